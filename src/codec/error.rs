@@ -1,0 +1,1 @@
+//! Why bytes are not a packet, and the reason code to answer with.

@@ -1,0 +1,1 @@
+//! Reading and writing the primitive types of the format.

@@ -1,0 +1,169 @@
+//! Configuration: what is written in a file, in the environment and on the command line, checked once and
+//! handed to the broker as plain values.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// The whole checked configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where clients connect; at least one.
+    pub listeners: Vec<Listener>,
+    /// Limits of the broker.
+    pub limits: Limits,
+    /// Threads that own sessions, at least 1.
+    pub shards: usize,
+    /// Directory of the durable store.
+    pub data_dir: PathBuf,
+    /// Time between updates of `$SYS/broker/…`; zero turns them off.
+    pub sys_interval: Duration,
+    /// Whether PUBLISH marked as UTF-8 text is checked to be such.
+    pub check_payload_format: bool,
+    /// How long a stop may take to drain connections.
+    pub stop_timeout: Duration,
+    /// Log output.
+    pub log: Log,
+}
+
+/// One place where clients connect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listener {
+    /// Name in logs and metrics.
+    pub name: String,
+    /// Where it listens.
+    pub address: Address,
+    /// What is spoken on the socket.
+    pub transport: Transport,
+    /// Whether clients that prove nothing about themselves may connect.
+    pub allow_anonymous: bool,
+    /// Connections at a time.
+    pub connections_max: usize,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP address and port; port 0 takes any free one.
+    Tcp(SocketAddr),
+    /// A Unix socket at this path.
+    Unix(PathBuf),
+}
+
+/// What a listener speaks on its sockets.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transport {
+    /// MQTT at once.
+    Plain,
+    /// MQTT inside TLS.
+    Tls(Tls),
+    /// MQTT inside WebSocket.
+    WebSocket(WebSocket),
+    /// MQTT inside WebSocket inside TLS.
+    SecureWebSocket(WebSocket, Tls),
+}
+
+/// TLS of one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// PEM file: the server's certificate, then its chain.
+    pub certificate: PathBuf,
+    /// PEM file: the private key of the certificate.
+    pub key: PathBuf,
+    /// PEM file: authorities that sign client certificates.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients present a certificate; anything but `None` needs `client_ca`.
+    pub client_certificate: ClientCertificate,
+    /// The oldest TLS version that is spoken.
+    pub version_min: TlsVersion,
+}
+
+/// Whether clients present a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// They are not asked.
+    None,
+    /// They may.
+    Optional,
+    /// They must.
+    Required,
+}
+
+/// A TLS version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    V12,
+    /// TLS 1.3.
+    V13,
+}
+
+/// WebSocket of one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocket {
+    /// The path of the URL, `/mqtt` by default; other paths get 404.
+    pub path: String,
+}
+
+/// Limits of the broker. All are per broker unless their name says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time, over all listeners.
+    pub connections_max: usize,
+    /// Connections at a time that are not past CONNECT.
+    pub handshakes_max: usize,
+    /// Time from accept to a complete CONNECT.
+    pub connect_timeout: Duration,
+    /// Largest packet in bytes that is accepted from a client.
+    pub packet_bytes_max: u32,
+    /// Longest client identifier in bytes.
+    pub client_id_bytes_max: usize,
+    /// Longest topic name or filter in bytes.
+    pub topic_bytes_max: usize,
+    /// Most levels of a topic name or filter.
+    pub topic_levels_max: usize,
+    /// Unacknowledged QoS 1/2 PUBLISH that a client may have towards the broker.
+    pub receive_maximum: u16,
+    /// Unacknowledged QoS 1/2 PUBLISH towards a client that does not say what it takes (MQTT 3).
+    pub inflight_messages_max: u16,
+    /// Highest topic alias that is accepted from a client.
+    pub topic_alias_maximum: u16,
+    /// Topic aliases that the broker uses towards a client at most.
+    pub topic_alias_out_maximum: u16,
+    /// Longest Keep Alive in seconds; clients that ask for more, or for none, are told this one.
+    pub keep_alive_secs_max: u16,
+    /// Longest Session Expiry Interval in seconds; `u32::MAX` means no limit.
+    pub session_expiry_secs_max: u32,
+    /// Sessions, connected or not.
+    pub sessions_max: usize,
+    /// Subscriptions of one session.
+    pub session_subscriptions_max: usize,
+    /// Messages in the queue of one session.
+    pub session_queue_messages_max: usize,
+    /// Bytes in the queue of one session.
+    pub session_queue_bytes_max: usize,
+    /// Bytes in the queues of all sessions.
+    pub queues_bytes_max: usize,
+    /// Unsent bytes of one connection.
+    pub outbox_bytes_max: usize,
+    /// Retained messages.
+    pub retained_messages_max: usize,
+    /// Bytes of all retained messages.
+    pub retained_bytes_max: usize,
+}
+
+/// Log output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Directives as of `tracing_subscriber::EnvFilter`: `info`, `info,dunlin::net=debug`.
+    pub filter: String,
+    /// Shape of a line.
+    pub format: LogFormat,
+}
+
+/// Shape of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people: colours on a terminal, none elsewhere.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
