@@ -1,0 +1,212 @@
+//! Acknowledgements, both ways.
+
+use crate::{
+    codec::{Ack, AckProperties, Packet, PacketId, ReasonCode},
+    session::{AckError, LinkId, SessionHandle},
+    time::Timestamp,
+};
+
+use super::{Cause, Gate, Op, Outputs, Shard, misbehaved};
+
+/// An acknowledgement that is due to a client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AckDue {
+    pub(super) kind: AckKind,
+    pub(super) packet_id: PacketId,
+    pub(super) reason: ReasonCode,
+    /// The reason in words; empty if there is nothing to say.
+    pub(super) why: &'static str,
+}
+
+/// Which acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AckKind {
+    PubAck,
+    PubRec,
+    PubRel,
+    PubComp,
+}
+
+impl AckDue {
+    /// A successful one.
+    pub(super) fn new(kind: AckKind, packet_id: PacketId) -> AckDue {
+        AckDue { kind, packet_id, reason: ReasonCode::Success, why: "" }
+    }
+
+    fn packet(&self) -> Packet<'static> {
+        let properties = AckProperties {
+            reason_string: Some(self.why).filter(|why| !why.is_empty()),
+            ..AckProperties::default()
+        };
+        let ack = Ack { packet_id: self.packet_id, reason: self.reason, properties };
+        match self.kind {
+            AckKind::PubAck => Packet::PubAck(ack),
+            AckKind::PubRec => Packet::PubRec(ack),
+            AckKind::PubRel => Packet::PubRel(ack),
+            AckKind::PubComp => Packet::PubComp(ack),
+        }
+    }
+}
+
+impl Shard {
+    /// Sends an acknowledgement once its commit is done. Those of one connection leave in the order of
+    /// these calls, so that a later one that needs no commit waits behind an earlier one that does.
+    /// `[MQTT-3.1.1/4.6.0-2]` `[MQTT-3.1.1/4.6.0-3]`
+    pub(super) fn acknowledge(&mut self, id: LinkId, due: AckDue, gate: Option<u64>, out: &mut Outputs) {
+        let committed = self.journal.committed();
+        let link = &mut self.links[id.slot as usize];
+        let commit = gate.unwrap_or(0).max(link.ack_gate);
+        if commit <= committed {
+            link.write(&due.packet());
+            out.touch(id);
+            return;
+        }
+        if due.kind == AckKind::PubAck {
+            link.unacknowledged += 1;
+        }
+        link.ack_gate = self.journal.wait(commit, Gate::Ack(id, due));
+    }
+
+    /// The commit of an acknowledgement is done.
+    pub(super) fn write_ack_due(&mut self, id: LinkId, due: &AckDue, out: &mut Outputs) {
+        let Some(link) = self.link_mut(id).filter(|link| link.session.is_some()) else { return };
+        if due.kind == AckKind::PubAck {
+            link.unacknowledged -= 1;
+        }
+        link.write(&due.packet());
+        out.touch(id);
+    }
+
+    pub(super) fn on_pub_ack(
+        &mut self,
+        now: Timestamp,
+        slot: u32,
+        ack: &Ack<'_>,
+        out: &mut Outputs,
+    ) -> Result<(), Cause> {
+        // [MQTT-4.4.0-2] also with a reason code of 0x80 or more the message is settled.
+        match self.sessions[slot as usize].outbound.on_pub_ack(ack.packet_id) {
+            Ok((number, outgoing)) => self.settle_number(slot, number, outgoing.message.size_bytes()),
+            Err(error) => self.on_ack_error(error, "PUBACK")?,
+        }
+        self.pump(now, slot, out);
+        Ok(())
+    }
+
+    pub(super) fn on_pub_rec(
+        &mut self,
+        now: Timestamp,
+        id: LinkId,
+        slot: u32,
+        ack: &Ack<'_>,
+        out: &mut Outputs,
+    ) -> Result<(), Cause> {
+        let outbound = &mut self.sessions[slot as usize].outbound;
+        if ack.reason.is_error() {
+            match outbound.on_pub_rec_refused(ack.packet_id) {
+                Ok((number, outgoing)) => self.settle_number(slot, number, outgoing.message.size_bytes()),
+                Err(error) => self.on_ack_error(error, "PUBREC")?,
+            }
+            self.pump(now, slot, out);
+            return Ok(());
+        }
+        let mut due = AckDue::new(AckKind::PubRel, ack.packet_id);
+        let mut gate = None;
+        match outbound.on_pub_rec(ack.packet_id) {
+            Ok((number, first)) => {
+                let session = self.sessions[slot as usize].handle.clone();
+                if let Some(outgoing) = first {
+                    self.settle(&session, outgoing.message.size_bytes());
+                    // PUBREL says that we know: after a crash we must not send the message again.
+                    gate = session.is_durable().then(|| self.journal.gating(Op::Received { session, number }));
+                } else {
+                    gate = self.journal.pending();
+                }
+            }
+            Err(error) => {
+                self.on_ack_error(error, "PUBREC")?;
+                due.reason = ReasonCode::PacketIdentifierNotFound;
+            }
+        }
+        self.acknowledge(id, due, gate, out);
+        Ok(())
+    }
+
+    pub(super) fn on_pub_rel(
+        &mut self,
+        id: LinkId,
+        slot: u32,
+        ack: &Ack<'_>,
+        out: &mut Outputs,
+    ) -> Result<(), Cause> {
+        // [MQTT-4.3.3-11]
+        let mut due = AckDue::new(AckKind::PubComp, ack.packet_id);
+        let mut gate = None;
+        let session = &mut self.sessions[slot as usize];
+        if session.inbound.release(ack.packet_id) {
+            let session = session.handle.clone();
+            if session.is_durable() {
+                // PUBCOMP frees the identifier: after a crash it must not look like a repetition.
+                gate = Some(self.journal.gating(Op::Release { session, packet_id: ack.packet_id }));
+            }
+        } else {
+            self.counters().acks_unknown.add(1);
+            due.reason = ReasonCode::PacketIdentifierNotFound;
+            gate = self.journal.pending();
+        }
+        self.acknowledge(id, due, gate, out);
+        Ok(())
+    }
+
+    pub(super) fn on_pub_comp(
+        &mut self,
+        now: Timestamp,
+        slot: u32,
+        ack: &Ack<'_>,
+        out: &mut Outputs,
+    ) -> Result<(), Cause> {
+        let session = &mut self.sessions[slot as usize];
+        match session.outbound.on_pub_comp(ack.packet_id) {
+            Ok(number) => {
+                let session = session.handle.clone();
+                if session.is_durable() {
+                    self.journal.lazy(Op::Settle { session, number });
+                }
+            }
+            Err(error) => self.on_ack_error(error, "PUBCOMP")?,
+        }
+        self.pump(now, slot, out);
+        Ok(())
+    }
+
+    /// An identifier that is not in use is counted: an acknowledgement may cross the end of its message.
+    /// One that answers with the wrong packet breaks the protocol.
+    fn on_ack_error(&self, error: AckError, packet: &str) -> Result<(), Cause> {
+        match error {
+            AckError::Unknown => {
+                self.counters().acks_unknown.add(1);
+                Ok(())
+            }
+            AckError::WrongPacket => {
+                let what = format!("{packet} for a message that awaits another packet");
+                Err(misbehaved(ReasonCode::ProtocolError, what))
+            }
+        }
+    }
+
+    /// A message is settled for a session.
+    pub(super) fn settle_number(&mut self, slot: u32, number: u64, size_bytes: usize) {
+        let session = self.sessions[slot as usize].handle.clone();
+        self.settle(&session, size_bytes);
+        if session.is_durable() {
+            self.journal.lazy(Op::Settle { session, number });
+        }
+    }
+
+    /// Takes a message out of the account of queues.
+    pub(super) fn settle(&self, session: &SessionHandle, size_bytes: usize) {
+        session.settle(size_bytes);
+        self.counters().queued_bytes.sub(size_bytes as u64);
+        self.counters().queued_messages.sub(1);
+    }
+}

@@ -1,0 +1,238 @@
+//! From the router to the outbox: what a session gets, and when.
+
+use std::sync::Arc;
+
+use crate::{
+    codec::{Delivery, PacketId, QoS},
+    message::Message,
+    session::{Attempt, Fit, Outgoing, Presence, Source, TakeSent},
+    time::Timestamp,
+    topic::TopicFilter,
+};
+
+use super::{
+    DropReason, Event, Outputs, Shard,
+    publish::for_publisher,
+    router::Target,
+};
+
+impl Shard {
+    /// Delivers a message to sessions of this shard.
+    pub(super) fn deliver_all(
+        &mut self,
+        now: Timestamp,
+        message: &Arc<Message>,
+        targets: &[Target],
+        numbers: &[u64],
+        out: &mut Outputs,
+    ) {
+        for (at, target) in targets.iter().enumerate() {
+            if let Some(target) = for_publisher(target, message) {
+                self.deliver(now, message, target, numbers.get(at).copied(), out);
+            }
+        }
+    }
+
+    fn deliver(
+        &mut self,
+        now: Timestamp,
+        message: &Arc<Message>,
+        target: &Target,
+        number: Option<u64>,
+        out: &mut Outputs,
+    ) {
+        let slot = target.session.slot;
+        let is_there = self.sessions.get(slot as usize).is_some_and(|session| session.handle.is(&target.session));
+        let qos = message.qos().min(target.qos);
+        if !is_there {
+            self.counters().drop(DropReason::SessionEnded, 1);
+            if qos > QoS::AtMostOnce {
+                self.settle(&target.session, message.size_bytes());
+            }
+            return;
+        }
+        let outgoing = Outgoing {
+            message: message.clone(),
+            qos,
+            retain: message.retain() && target.retain_as_published,
+            subscription_ids: target.subscription_ids.clone(),
+            share: target.share.clone(),
+        };
+        match number.filter(|_| qos > QoS::AtMostOnce) {
+            None => self.deliver_transient(now, slot, outgoing, out),
+            Some(number) => self.enqueue(now, slot, number, outgoing, out),
+        }
+    }
+
+    /// Queues a QoS 1 or 2 message under its number and sends what can be sent.
+    pub(super) fn enqueue(&mut self, now: Timestamp, slot: u32, number: u64, outgoing: Outgoing, out: &mut Outputs) {
+        let session = &mut self.sessions[slot as usize];
+        session.outbound.enqueue(number, outgoing);
+        let limits = &self.shared.limits;
+        let is_over = session.handle.queued_messages() > limits.session_queue_messages_max
+            || session.handle.queued_bytes() > limits.session_queue_bytes_max;
+        if is_over && !session.handle.is_durable() {
+            self.overflown.push(session.handle.clone());
+        }
+        self.pump(now, slot, out);
+    }
+
+    /// Sends a QoS 0 message if there is room for it now.
+    fn deliver_transient(&mut self, now: Timestamp, slot: u32, outgoing: Outgoing, out: &mut Outputs) {
+        let outbox_bytes_max = self.shared.limits.outbox_bytes_max;
+        let session = &mut self.sessions[slot as usize];
+        let Some(id) = session.link() else {
+            self.counters().drop(DropReason::Offline, 1);
+            return;
+        };
+        if !session.transient.is_empty() {
+            if session.transient.live_bytes() + outgoing.message.size_bytes() <= outbox_bytes_max {
+                session.transient.push(Source::Live, outgoing);
+            } else {
+                self.report_drop(slot, &outgoing.message, DropReason::OutboxFull, out);
+            }
+            return;
+        }
+        let link = &mut self.links[id.slot as usize];
+        if link.outbox.len() >= outbox_bytes_max {
+            self.report_drop(slot, &outgoing.message, DropReason::OutboxFull, out);
+            return;
+        }
+        let fit = link.write_publish(&outgoing, Delivery::AtMostOnce, Attempt::First, now);
+        out.touch(id);
+        self.count_sent(slot, &outgoing, fit, out);
+    }
+
+    /// Moves what waits in a session to its outbox, as far as the outbox and the client's Receive Maximum
+    /// allow. QoS 0 does not wait for the Receive Maximum. `[MQTT-3.3.4-9]` `[MQTT-3.3.4-10]`
+    pub(super) fn pump(&mut self, now: Timestamp, slot: u32, out: &mut Outputs) {
+        let outbox_bytes_max = self.shared.limits.outbox_bytes_max;
+        loop {
+            let Some(link) = self.link_of(slot) else { return };
+            let (id, receive_maximum) = (link.id, link.settings.receive_maximum);
+            if link.outbox.len() >= outbox_bytes_max {
+                self.sessions[slot as usize].handle.set_presence(Presence::Busy);
+                return;
+            }
+            let session = &mut self.sessions[slot as usize];
+            if let Some(outgoing) = session.transient.pop() {
+                let link = &mut self.links[id.slot as usize];
+                let fit = link.write_publish(&outgoing, Delivery::AtMostOnce, Attempt::First, now);
+                out.touch(id);
+                self.count_sent(slot, &outgoing, fit, out);
+                continue;
+            }
+            let Some((head, attempt)) = session.outbound.head(receive_maximum) else {
+                let is_full = session.outbound.inflight() >= usize::from(receive_maximum);
+                session.handle.set_presence(if is_full { Presence::Busy } else { Presence::Ready });
+                return;
+            };
+            // [MQTT-3.3.2-5] [MQTT-4.3.3-7]
+            if attempt == Attempt::First && head.message.is_expired(now) {
+                self.discard_expired(slot, out);
+                continue;
+            }
+            self.send_head(now, slot, attempt, out);
+        }
+    }
+
+    fn discard_expired(&mut self, slot: u32, out: &mut Outputs) {
+        if let Some((number, outgoing)) = self.sessions[slot as usize].outbound.discard() {
+            self.settle_number(slot, number, outgoing.message.size_bytes());
+            self.report_drop(slot, &outgoing.message, DropReason::Expired, out);
+        }
+    }
+
+    /// Sends the head of the queue.
+    fn send_head(&mut self, now: Timestamp, slot: u32, attempt: Attempt, out: &mut Outputs) {
+        let session = &mut self.sessions[slot as usize];
+        let Some(id) = session.link() else { return };
+        let Some((packet_id, outgoing)) = session.outbound.send() else { return };
+        let delivery = match outgoing.qos {
+            QoS::AtMostOnce | QoS::AtLeastOnce => Delivery::AtLeastOnce(packet_id),
+            QoS::ExactlyOnce => Delivery::ExactlyOnce(packet_id),
+        };
+        let outgoing = outgoing.clone();
+        let fit = self.links[id.slot as usize].write_publish(&outgoing, delivery, attempt, now);
+        out.touch(id);
+        if fit == Fit::TooLarge {
+            self.give_up(slot, packet_id, outgoing.qos);
+        }
+        self.count_sent(slot, &outgoing, fit, out);
+    }
+
+    /// [MQTT-3.1.2-25] A message that is too large for the client counts as delivered.
+    fn give_up(&mut self, slot: u32, packet_id: PacketId, qos: QoS) {
+        let outbound = &mut self.sessions[slot as usize].outbound;
+        let settled = match qos {
+            QoS::AtMostOnce | QoS::AtLeastOnce => outbound.on_pub_ack(packet_id),
+            QoS::ExactlyOnce => outbound.on_pub_rec_refused(packet_id),
+        };
+        if let Ok((number, outgoing)) = settled {
+            self.settle_number(slot, number, outgoing.message.size_bytes());
+        }
+    }
+
+    fn count_sent(&self, slot: u32, outgoing: &Outgoing, fit: Fit, out: &mut Outputs) {
+        match fit {
+            Fit::Written => self.counters().sent(outgoing.qos, outgoing.message.payload().len()),
+            Fit::TooLarge => self.report_drop(slot, &outgoing.message, DropReason::TooLarge, out),
+        }
+    }
+
+    /// Counts a delivery that is given up, and tells of the first of its kind on a connection.
+    fn report_drop(&self, slot: u32, message: &Message, reason: DropReason, out: &mut Outputs) {
+        self.counters().drop(reason, 1);
+        let session = &self.sessions[slot as usize];
+        let bit = 1 << reason as usize;
+        let told = session.drops_told.get();
+        if told & bit == 0 {
+            session.drops_told.set(told | bit);
+            let (client_id, topic) = (session.client_id().clone(), message.topic().clone());
+            out.events.push(Event::Dropped { client_id, topic, reason });
+        }
+    }
+
+    /// Gives the messages that wait in a session for a shared subscription to another member that is
+    /// connected, if there is one: the session has lost its connection, and nobody knows for how long.
+    pub(super) fn lend_shared(&mut self, now: Timestamp, slot: u32, out: &mut Outputs) {
+        let session = &self.sessions[slot as usize];
+        let limits = self.shared.topic_limits();
+        let shares: Vec<TopicFilter> =
+            session.subscriptions.keys().filter(|filter| filter.share_name().is_some()).cloned().collect();
+        for share in shares {
+            let group = self.shared.router.group(share.as_str(), &limits);
+            if group.is_some_and(|group| group.has_connected_member()) {
+                self.hand_back(now, slot, TakeSent::No, Some(share.as_str()), out);
+            }
+        }
+    }
+
+    /// Gives messages of shared subscriptions (all, or the one with this filter) that a session will not
+    /// deliver to other members, where there are any.
+    pub(super) fn hand_back(
+        &mut self,
+        now: Timestamp,
+        slot: u32,
+        sent: TakeSent,
+        filter: Option<&str>,
+        out: &mut Outputs,
+    ) {
+        let session = &mut self.sessions[slot as usize];
+        let handle = session.handle.clone();
+        let limits = self.shared.topic_limits();
+        for (number, outgoing) in session.outbound.take_shared(sent, filter) {
+            let group = outgoing.share.as_deref().and_then(|share| self.shared.router.group(share, &limits));
+            let member = group.and_then(|group| group.pick(outgoing.qos, Some(&handle)));
+            let is_passed = member.is_some();
+            if let Some(member) = member {
+                self.pass_on(now, &outgoing.message, member, out);
+            }
+            // In the same batch as the record of the other member: it is queued for one of them always.
+            self.settle_number(slot, number, outgoing.message.size_bytes());
+            if !is_passed {
+                self.report_drop(slot, &outgoing.message, DropReason::NoMember, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What goes into a shard and what comes out of it, other than bytes.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    acl::Principal,
+    codec::{Connect, DecodeError, ReasonCode},
+    message::Message,
+    session::LinkId,
+};
+
+use super::{DropReason, router::Target};
+
+/// A CONNECT that has been authenticated.
+#[derive(Debug)]
+pub struct Admission<'a> {
+    /// The packet.
+    pub connect: &'a Connect<'a>,
+    /// The identifier that the broker chose, if the client sent none. `[MQTT-3.1.3-6]`
+    pub assigned_client_id: Option<&'a str>,
+    /// Who the client is taken to be.
+    pub principal: Principal,
+    /// Where it connects from, for logs.
+    pub peer: Arc<str>,
+    /// Last data of an enhanced authentication, sent in CONNACK.
+    pub authentication_data: Option<&'a [u8]>,
+}
+
+/// A message on its way to sessions of another shard.
+#[derive(Debug)]
+pub struct Forward {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Who gets it.
+    pub targets: Arc<[Target]>,
+    /// The number reserved for each target, in their order; meaningless where the delivery is of QoS 0.
+    pub numbers: Vec<u64>,
+}
+
+/// What a shard wants done. The caller keeps it from call to call and takes out what it has seen to.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// Connections whose outbox has something new, or that are to be closed. May name one twice.
+    pub touched: Vec<LinkId>,
+    /// Messages for other shards, in order.
+    pub forwards: Vec<(u16, Forward)>,
+    /// What happened, for the log.
+    pub events: Vec<Event>,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cause {
+    /// DISCONNECT from the client with this reason.
+    Disconnect(ReasonCode),
+    /// The client closed the connection without DISCONNECT.
+    Eof,
+    /// The socket failed.
+    Io(String),
+    /// Silence for 1.5 times Keep Alive. `[MQTT-3.1.2-22]`
+    KeepAlive,
+    /// The same client identifier connected again. `[MQTT-3.1.4-3]`
+    TakenOver {
+        /// Where the new connection comes from.
+        by: Arc<str>,
+    },
+    /// The client's bytes are not a packet.
+    Malformed(DecodeError),
+    /// The client did what the protocol forbids.
+    Misbehaved(Misbehaviour),
+    /// The client reads more slowly than its queue grows.
+    TooSlow,
+    /// The broker stops.
+    Stopping,
+    /// Re-authentication failed. `[MQTT-4.12.1-2]`
+    AuthenticationFailed(ReasonCode),
+}
+
+/// What a client did that the protocol forbids, or that a limit forbids and no packet can answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Misbehaviour {
+    /// The reason code for DISCONNECT.
+    pub code: ReasonCode,
+    /// What it did.
+    pub what: String,
+}
+
+/// Something worth a line in the log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A client is connected.
+    Connected {
+        /// The client.
+        client_id: Arc<str>,
+        /// Where from.
+        peer: Arc<str>,
+        /// Whether it went on with a stored session.
+        session_present: bool,
+        /// Keep Alive as agreed, in seconds.
+        keep_alive_secs: u16,
+        /// Session Expiry Interval as agreed, in seconds.
+        expiry_secs: u32,
+    },
+    /// A connection is over.
+    Disconnected {
+        /// The client.
+        client_id: Arc<str>,
+        /// Where from.
+        peer: Arc<str>,
+        /// Why.
+        cause: Cause,
+    },
+    /// A session ended.
+    SessionEnded {
+        /// The client.
+        client_id: Arc<str>,
+        /// QoS 1 and 2 messages that ended with it.
+        undelivered: usize,
+    },
+    /// A PUBLISH was refused.
+    PublishRefused {
+        /// The publisher.
+        client_id: Arc<str>,
+        /// Where to.
+        topic: Arc<str>,
+        /// Why.
+        code: ReasonCode,
+        /// Why, in words.
+        why: &'static str,
+    },
+    /// A subscription was refused.
+    SubscriptionRefused {
+        /// The subscriber.
+        client_id: Arc<str>,
+        /// To what.
+        filter: String,
+        /// Why.
+        code: ReasonCode,
+    },
+    /// The first delivery of a connection that was given up for this reason; further ones are counted.
+    Dropped {
+        /// Who did not get it.
+        client_id: Arc<str>,
+        /// The topic.
+        topic: Arc<str>,
+        /// Why.
+        reason: DropReason,
+    },
+}
+
+impl Cause {
+    /// The reason code of the DISCONNECT that a v5 client gets; `None` if it gets none.
+    pub fn disconnect_code(&self) -> Option<ReasonCode> {
+        match self {
+            Cause::Disconnect(_) | Cause::Eof | Cause::Io(_) => None,
+            Cause::KeepAlive => Some(ReasonCode::KeepAliveTimeout),
+            Cause::TakenOver { .. } => Some(ReasonCode::SessionTakenOver),
+            Cause::Malformed(error) => Some(error.reason_code()),
+            Cause::Misbehaved(misbehaviour) => Some(misbehaviour.code),
+            Cause::TooSlow => Some(ReasonCode::QuotaExceeded),
+            Cause::Stopping => Some(ReasonCode::ServerShuttingDown),
+            Cause::AuthenticationFailed(code) => Some(*code),
+        }
+    }
+
+    /// Whether the client is at fault.
+    pub fn is_misbehaviour(&self) -> bool {
+        matches!(self, Cause::Malformed(_) | Cause::Misbehaved(_))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Disconnect(ReasonCode::Success) => write!(f, "client disconnected"),
+            Cause::Disconnect(code) => write!(f, "client disconnected: {code}"),
+            Cause::Eof => write!(f, "connection closed by the client without DISCONNECT"),
+            Cause::Io(error) => write!(f, "connection failed: {error}"),
+            Cause::KeepAlive => write!(f, "nothing heard for 1.5 times the keep alive"),
+            Cause::TakenOver { by } => write!(f, "session taken over by a new connection from {by}"),
+            Cause::Malformed(error) => write!(f, "malformed packet: {error}"),
+            Cause::Misbehaved(misbehaviour) => write!(f, "protocol error: {}", misbehaviour.what),
+            Cause::TooSlow => write!(f, "client reads too slowly: its queue is full"),
+            Cause::Stopping => write!(f, "the broker stops"),
+            Cause::AuthenticationFailed(code) => write!(f, "re-authentication failed: {code}"),
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The broker without its shell: shards that own sessions, stepped from outside.
+//!
+//! A [`Shard`] never waits, reads no clock and does no I/O. Its owner calls a method for whatever happens
+//! (a packet, a closed socket, a commit, a timer that is due) and then sees to the [`Outputs`], to the
+//! outboxes of the links that they name, and to [`Shard::take_batch`]. Several shards make one broker
+//! through [`Shared`] and through the [`Forward`]s that they send each other.
+
+mod acknowledge;
+mod connect;
+mod counters;
+mod deliver;
+mod io;
+mod journal;
+mod publish;
+mod router;
+mod shared;
+mod subscribe;
+pub mod sys;
+mod timers;
+
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use slab::Slab;
+
+pub use connect::{Refusal, admit};
+pub use counters::{Counter, Counters, DropReason};
+pub use io::{Admission, Cause, Event, Forward, Misbehaviour, Outputs};
+pub use journal::{Batch, Op, Target as JournalTarget};
+pub use router::{Group, Own, Route, Router, Target};
+pub use shared::{RetainedStore, Retaining, Shared};
+
+use crate::{
+    codec::{Auth, DecodeError, Packet, ReasonCode},
+    message::Message,
+    session::{Link, LinkId, Outbox, Session, SessionHandle, SessionState},
+    time::Timestamp,
+};
+
+use acknowledge::AckDue;
+use journal::Journal;
+use publish::Deferred;
+use router::RouteCache;
+use timers::{Timer, Timers};
+
+/// Owner of the sessions whose client identifier hashes to it, and of their connections.
+pub struct Shard {
+    index: u16,
+    shared: Arc<Shared>,
+    sessions: Slab<Session>,
+    by_client: HashMap<Arc<str>, u32, FixedState>,
+    links: Slab<Link>,
+    /// Links so far: the generation of the next one.
+    generation: u32,
+    routes: RouteCache,
+    journal: Journal<Gate>,
+    timers: Timers,
+    /// Sessions whose queue overflowed in this turn and whose connection is closed at its end.
+    overflown: Vec<Arc<SessionHandle>>,
+    /// Memory that is used again from message to message.
+    numbers: Vec<u64>,
+}
+
+/// What waits for a commit.
+#[derive(Debug)]
+enum Gate {
+    /// An acknowledgement.
+    Ack(LinkId, AckDue),
+    /// A QoS 2 message.
+    Deliver(Box<Deferred>),
+    /// What a link's outbox holds back.
+    Release(LinkId),
+}
+
+/// Milliseconds between two looks for retained messages that have expired.
+const SWEEP_MILLIS: u64 = 60_000;
+
+/// Bytes that control packets may take in an outbox above `outbox_bytes_max`, in multiples of it, before
+/// the broker stops to read from the client that causes them.
+const OUTBOX_READ_FACTOR: usize = 2;
+
+impl Shard {
+    /// The shard with this index of a broker.
+    pub fn new(index: u16, shared: Arc<Shared>, now: Timestamp) -> Shard {
+        let mut timers = Timers::default();
+        if index == 0 {
+            timers.set(Timestamp::from_millis(now.as_millis() + SWEEP_MILLIS), Timer::Sweep);
+        }
+        Shard {
+            index,
+            sessions: Slab::new(),
+            by_client: HashMap::with_hasher(FixedState::with_seed(shared.seed)),
+            links: Slab::new(),
+            generation: 0,
+            routes: RouteCache::new(shared.seed),
+            journal: Journal::new(),
+            timers,
+            overflown: Vec::new(),
+            numbers: Vec::new(),
+            shared,
+        }
+    }
+
+    /// What the shards share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The counters of this shard.
+    pub fn counters(&self) -> &Counters {
+        &self.shared.counters[usize::from(self.index)]
+    }
+
+    /// A packet from a client. Late ones, of a connection that the broker has given up, are ignored.
+    pub fn packet(&mut self, now: Timestamp, id: LinkId, packet: &Packet<'_>, out: &mut Outputs) {
+        let Some(slot) = self.session_of(id) else { return };
+        self.links[id.slot as usize].last_seen = now;
+        self.counters().packets_received.add(1);
+        let result = match packet {
+            Packet::Publish(publish) => self.on_publish(now, id, slot, publish, out),
+            Packet::PubAck(ack) => self.on_pub_ack(now, slot, ack, out),
+            Packet::PubRec(ack) => self.on_pub_rec(now, id, slot, ack, out),
+            Packet::PubRel(ack) => self.on_pub_rel(id, slot, ack, out),
+            Packet::PubComp(ack) => self.on_pub_comp(now, slot, ack, out),
+            Packet::Subscribe(subscribe) => self.on_subscribe(now, id, slot, subscribe, out),
+            Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(now, id, slot, unsubscribe, out),
+            Packet::PingReq => {
+                self.write(id, &Packet::PingResp, out);
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.on_disconnect(id, slot, disconnect),
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => Err(misbehaved(ReasonCode::ProtocolError, "a second CONNECT")),
+            Packet::Auth(_) => {
+                Err(misbehaved(ReasonCode::ProtocolError, "AUTH without an authentication method in CONNECT"))
+            }
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                Err(misbehaved(ReasonCode::ProtocolError, "a packet that only a server sends"))
+            }
+        };
+        if let Err(cause) = result {
+            self.close(now, id, cause, out);
+        }
+        self.end_turn(now, out);
+    }
+
+    /// Bytes from a client that are not a packet. `[MQTT-4.13.1-1]`
+    pub fn malformed(&mut self, now: Timestamp, id: LinkId, error: DecodeError, out: &mut Outputs) {
+        self.close(now, id, Cause::Malformed(error), out);
+        self.end_turn(now, out);
+    }
+
+    /// The broker gives a connection up; the socket closes once its outbox is written.
+    pub fn disconnect(&mut self, now: Timestamp, id: LinkId, cause: Cause, out: &mut Outputs) {
+        self.close(now, id, cause, out);
+        self.end_turn(now, out);
+    }
+
+    /// The socket is closed, by whomever. The link is no more.
+    pub fn closed(&mut self, now: Timestamp, id: LinkId, cause: Cause, out: &mut Outputs) {
+        if self.link(id).is_none() {
+            return;
+        }
+        self.close(now, id, cause, out);
+        self.links.remove(id.slot as usize);
+        self.end_turn(now, out);
+    }
+
+    /// The socket took bytes from the outbox: there may be room for what waits in the session.
+    pub fn drained(&mut self, now: Timestamp, id: LinkId, out: &mut Outputs) {
+        if let Some(slot) = self.session_of(id) {
+            self.pump(now, slot, out);
+            self.end_turn(now, out);
+        }
+    }
+
+    /// A packet of re-authentication for the client. `[MQTT-4.12.1-2]`
+    pub fn authenticate(&mut self, id: LinkId, auth: &Auth<'_>, out: &mut Outputs) {
+        if self.session_of(id).is_some() {
+            self.write(id, &Packet::Auth(auth.clone()), out);
+        }
+    }
+
+    /// A message from another shard.
+    pub fn forwarded(&mut self, now: Timestamp, forward: &Forward, out: &mut Outputs) {
+        self.deliver_all(now, &forward.message, &forward.targets, &forward.numbers, out);
+        self.end_turn(now, out);
+    }
+
+    /// The store has committed all batches up to this one.
+    pub fn committed(&mut self, now: Timestamp, commit: u64, out: &mut Outputs) {
+        self.journal.commit(commit);
+        while let Some(gate) = self.journal.pass() {
+            match gate {
+                Gate::Ack(link, due) => self.write_ack_due(link, &due, out),
+                Gate::Deliver(deferred) => self.deliver_deferred(now, *deferred, out),
+                Gate::Release(id) => {
+                    let committed = self.journal.committed();
+                    if let Some(link) = self.link_mut(id)
+                        && link.outbox.release(committed)
+                    {
+                        out.touch(id);
+                    }
+                }
+            }
+        }
+        self.end_turn(now, out);
+    }
+
+    /// Sees to what is due.
+    pub fn timeout(&mut self, now: Timestamp, out: &mut Outputs) {
+        while let Some(timer) = self.timers.pop(now) {
+            match timer {
+                Timer::KeepAlive(id) => self.on_keep_alive_timer(now, id, out),
+                Timer::Session(slot) => self.on_session_timer(now, slot, out),
+                Timer::Sweep => {
+                    self.shared.retained.sweep(now);
+                    self.timers.set(Timestamp::from_millis(now.as_millis() + SWEEP_MILLIS), Timer::Sweep);
+                }
+            }
+        }
+        self.end_turn(now, out);
+    }
+
+    /// When [`Shard::timeout`] is to be called next.
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        self.timers.next()
+    }
+
+    /// Publishes a message of the broker itself. It is neither refused nor kept by the store.
+    pub fn publish(&mut self, now: Timestamp, message: Message, out: &mut Outputs) {
+        self.publish_own(now, message, out);
+        self.end_turn(now, out);
+    }
+
+    /// Gives up all connections: the broker stops.
+    pub fn stop(&mut self, now: Timestamp, out: &mut Outputs) {
+        let ids: Vec<LinkId> = self.links.iter().map(|(_, link)| link.id).collect();
+        for id in ids {
+            self.close(now, id, Cause::Stopping, out);
+        }
+        self.end_turn(now, out);
+    }
+
+    /// Takes the changes since the last call, for the store. Call it before the outputs are seen to, so
+    /// that no other shard hears of a change before the store does.
+    pub fn take_batch(&mut self) -> Option<Batch> {
+        self.journal.take()
+    }
+
+    /// The outbox of a link, while the link is there.
+    pub fn outbox(&mut self, id: LinkId) -> Option<&mut Outbox> {
+        self.link_mut(id).map(|link| &mut link.outbox)
+    }
+
+    /// A link, while it is there.
+    pub fn link(&self, id: LinkId) -> Option<&Link> {
+        self.links.get(id.slot as usize).filter(|link| link.id == id)
+    }
+
+    /// A session by its client identifier.
+    pub fn session(&self, client_id: &str) -> Option<&Session> {
+        self.by_client.get(client_id).map(|slot| &self.sessions[*slot as usize])
+    }
+
+    /// True while a link has a session: a packet of it will be heard.
+    pub fn is_open(&self, id: LinkId) -> bool {
+        self.session_of(id).is_some()
+    }
+
+    /// Whether to read from a link: not while more acknowledgements wait for the store, or more answers
+    /// for the socket, than may.
+    pub fn may_read(&self, id: LinkId) -> bool {
+        let limits = &self.shared.limits;
+        self.link(id).is_none_or(|link| {
+            link.unacknowledged < u32::from(limits.receive_maximum)
+                && link.outbox.len() < limits.outbox_bytes_max * OUTBOX_READ_FACTOR
+        })
+    }
+
+    fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {
+        self.links.get_mut(id.slot as usize).filter(|link| link.id == id)
+    }
+
+    /// The slot of the session of a link that is open.
+    fn session_of(&self, id: LinkId) -> Option<u32> {
+        self.link(id).and_then(|link| link.session)
+    }
+
+    fn link_of(&mut self, slot: u32) -> Option<&mut Link> {
+        match self.sessions[slot as usize].state {
+            SessionState::Connected(id) => self.link_mut(id),
+            SessionState::Detached(_) => None,
+        }
+    }
+
+    /// Writes a packet other than PUBLISH to a link.
+    fn write(&mut self, id: LinkId, packet: &Packet<'_>, out: &mut Outputs) {
+        if let Some(link) = self.link_mut(id) {
+            link.write(packet);
+            out.touch(id);
+        }
+    }
+
+    /// Closes what overflowed. A session that ends with its connection loses nothing but what the standard
+    /// lets it lose, and its publishers are not held up by it.
+    fn end_turn(&mut self, now: Timestamp, out: &mut Outputs) {
+        while let Some(handle) = self.overflown.pop() {
+            let session = self.sessions.get(handle.slot as usize).filter(|session| session.handle.is(&handle));
+            if let Some(id) = session.and_then(Session::link) {
+                self.close(now, id, Cause::TooSlow, out);
+            }
+        }
+    }
+}
+
+impl Outputs {
+    fn touch(&mut self, id: LinkId) {
+        if self.touched.last() != Some(&id) {
+            self.touched.push(id);
+        }
+    }
+}
+
+/// A cause that is the client's fault.
+fn misbehaved(code: ReasonCode, what: impl Into<String>) -> Cause {
+    Cause::Misbehaved(Misbehaviour { code, what: what.into() })
+}

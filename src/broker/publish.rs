@@ -1,0 +1,438 @@
+//! What a PUBLISH sets off: checks, retaining, routing, and the journal record that makes it durable.
+
+use std::sync::Arc;
+
+use crate::{
+    acl::{Action, Decision},
+    codec::{Delivery, PacketId, PayloadFormat, Publish, QoS, ReasonCode},
+    message::Message,
+    session::{AliasError, Arrival, LinkId},
+    time::Timestamp,
+};
+
+use super::{
+    Cause, DropReason, Event, Forward, Gate, Op, Outputs, Shard,
+    acknowledge::{AckDue, AckKind},
+    journal, misbehaved,
+    router::{Own, Route, Target},
+};
+
+/// Sessions of one shard that get a message, with the number reserved for each.
+#[derive(Debug)]
+pub(super) struct Share {
+    shard: u16,
+    targets: Arc<[Target]>,
+    numbers: Vec<u64>,
+}
+
+/// A message whose delivery waits for a commit.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    message: Arc<Message>,
+    shares: Vec<Share>,
+}
+
+/// Why a PUBLISH is not accepted.
+struct Fault {
+    code: ReasonCode,
+    why: &'static str,
+}
+
+/// Who publishes.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// A client, which can be refused; with the identifier that makes a QoS 2 message of a durable
+    /// session known again.
+    Client { received: Option<(u32, PacketId)> },
+    /// A will or the broker itself. There is nobody to refuse, and nothing waits.
+    Own,
+}
+
+/// What became of a message.
+struct Accepted {
+    /// Whether anybody gets it.
+    is_matched: bool,
+    /// The commit that its acknowledgement waits for.
+    gate: Option<u64>,
+}
+
+/// The number of a target that gets nothing.
+pub(super) const NO_NUMBER: u64 = u64::MAX;
+
+impl Shard {
+    pub(super) fn on_publish(
+        &mut self,
+        now: Timestamp,
+        id: LinkId,
+        slot: u32,
+        publish: &Publish<'_>,
+        out: &mut Outputs,
+    ) -> Result<(), Cause> {
+        self.counters().received(publish.delivery.qos(), publish.payload.len());
+        self.check_quota(id, slot, publish)?;
+        let (topic, route) = match self.resolve(id, publish)? {
+            Ok(resolved) => resolved,
+            Err(fault) => return self.refuse(id, publish, publish.topic.into(), &fault, out),
+        };
+        if let Delivery::ExactlyOnce(packet_id) = publish.delivery
+            && self.sessions[slot as usize].inbound.is_unreleased(packet_id)
+        {
+            // [MQTT-4.3.3-10] the same message again. Its first PUBREC may still wait for the store.
+            self.sessions[slot as usize].inbound.receive(packet_id);
+            let gate = self.journal.pending();
+            self.acknowledge(id, AckDue::new(AckKind::PubRec, packet_id), gate, out);
+            return Ok(());
+        }
+        if let Err(fault) = self.check_publish(id, publish, &topic) {
+            return self.refuse(id, publish, topic, &fault, out);
+        }
+        let session = &self.sessions[slot as usize];
+        let publisher = session.client_id().clone();
+        let is_durable = session.handle.is_durable();
+        let received = publish.delivery.packet_id().map(|id| (slot, id));
+        let received = received.filter(|_| is_durable && publish.delivery.qos() == QoS::ExactlyOnce);
+        let message = Arc::new(Message::from_publish(publish, topic.clone(), publisher, now));
+        match self.accept(now, &message, &route, Origin::Client { received }, out) {
+            Ok(accepted) => {
+                self.acknowledge_publish(id, slot, publish.delivery, &accepted, out);
+                Ok(())
+            }
+            Err(fault) => self.refuse(id, publish, topic, &fault, out),
+        }
+    }
+
+    /// Publishes a will or a message of the broker itself.
+    pub(super) fn publish_own(&mut self, now: Timestamp, message: Message, out: &mut Outputs) {
+        let limits = self.shared.topic_limits();
+        let Ok((_, route)) = self.routes.route(&self.shared.router, message.topic(), &limits) else { return };
+        let _: Result<Accepted, Fault> = self.accept(now, &Arc::new(message), &route, Origin::Own, out);
+    }
+
+    /// The client's use of our Receive Maximum, and what a client must not put into a PUBLISH.
+    fn check_quota(&self, id: LinkId, slot: u32, publish: &Publish<'_>) -> Result<(), Cause> {
+        let link = &self.links[id.slot as usize];
+        if !publish.properties.subscription_ids.is_empty() {
+            // [MQTT-3.3.4-6]
+            return Err(misbehaved(ReasonCode::ProtocolError, "a Subscription Identifier in PUBLISH from a client"));
+        }
+        let Some(packet_id) = publish.delivery.packet_id() else { return Ok(()) };
+        let inbound = &self.sessions[slot as usize].inbound;
+        let used = inbound.counted() + link.unacknowledged as usize;
+        let is_new = publish.delivery.qos() == QoS::AtLeastOnce || !inbound.is_unreleased(packet_id);
+        if link.settings.version.is_v5() && is_new && used >= usize::from(self.shared.limits.receive_maximum) {
+            // [MQTT-3.3.4-7]
+            return Err(misbehaved(ReasonCode::ReceiveMaximumExceeded, "more PUBLISH than the Receive Maximum"));
+        }
+        Ok(())
+    }
+
+    /// The topic name, whether it is written out or an alias, with its route.
+    #[expect(clippy::type_complexity, reason = "the inner error is answered, the outer one closes")]
+    fn resolve(
+        &mut self,
+        id: LinkId,
+        publish: &Publish<'_>,
+    ) -> Result<Result<(Arc<str>, Arc<Route>), Fault>, Cause> {
+        let limits = self.shared.topic_limits();
+        let alias_fault = |error| match error {
+            AliasError::TooHigh => {
+                misbehaved(ReasonCode::TopicAliasInvalid, "a Topic Alias above the Topic Alias Maximum")
+            }
+            AliasError::Unset => misbehaved(ReasonCode::ProtocolError, "a Topic Alias that was not set"),
+        };
+        let alias = publish.properties.topic_alias;
+        let link = &mut self.links[id.slot as usize];
+        let resolved = match alias.filter(|_| publish.topic.is_empty()) {
+            Some(alias) => {
+                let topic = link.alias(alias).map_err(alias_fault)?;
+                self.routes.route(&self.shared.router, &topic, &limits)
+            }
+            None => {
+                let resolved = self.routes.route(&self.shared.router, publish.topic, &limits);
+                if let (Some(alias), Ok((topic, _))) = (alias, &resolved) {
+                    link.set_alias(alias, topic.clone()).map_err(alias_fault)?;
+                }
+                resolved
+            }
+        };
+        Ok(resolved.map_err(|_| Fault { code: ReasonCode::TopicNameInvalid, why: "the topic name exceeds a limit" }))
+    }
+
+    fn check_publish(&self, id: LinkId, publish: &Publish<'_>, topic: &str) -> Result<(), Fault> {
+        let is_text = publish.properties.payload_format == Some(PayloadFormat::Utf8);
+        if is_text && self.shared.check_payload_format && std::str::from_utf8(publish.payload).is_err() {
+            return Err(Fault { code: ReasonCode::PayloadFormatInvalid, why: "the payload is not UTF-8 text" });
+        }
+        let link = &self.links[id.slot as usize];
+        let client_id = link.session.map_or("", |slot| &self.sessions[slot as usize].handle.client_id);
+        match self.shared.authorize.decide(&link.settings.principal, client_id, Action::Publish, topic) {
+            Decision::Allowed => Ok(()),
+            Decision::Denied => Err(Fault { code: ReasonCode::NotAuthorized, why: "not authorized to publish" }),
+        }
+    }
+
+    /// Answers a PUBLISH that is not accepted, as its version and QoS allow.
+    fn refuse(
+        &mut self,
+        id: LinkId,
+        publish: &Publish<'_>,
+        topic: Arc<str>,
+        fault: &Fault,
+        out: &mut Outputs,
+    ) -> Result<(), Cause> {
+        let Fault { code, why } = *fault;
+        self.counters().publishes_refused.add(1);
+        let link = &self.links[id.slot as usize];
+        let is_v5 = link.settings.version.is_v5();
+        if let Some(slot) = link.session {
+            let client_id = self.sessions[slot as usize].client_id().clone();
+            out.events.push(Event::PublishRefused { client_id, topic, code, why });
+        }
+        let is_fatal = match code {
+            ReasonCode::NotAuthorized | ReasonCode::QuotaExceeded => false,
+            _ => !is_v5 || publish.delivery == Delivery::AtMostOnce,
+        };
+        if is_fatal {
+            return Err(misbehaved(code, why));
+        }
+        let due = |kind, packet_id| AckDue { kind, packet_id, reason: code, why };
+        match (publish.delivery, is_v5) {
+            (Delivery::AtMostOnce, _) => {}
+            (Delivery::AtLeastOnce(packet_id), true) => {
+                self.acknowledge(id, due(AckKind::PubAck, packet_id), None, out);
+            }
+            // [MQTT-4.3.3-9] the identifier is free again.
+            (Delivery::ExactlyOnce(packet_id), true) => {
+                self.acknowledge(id, due(AckKind::PubRec, packet_id), None, out);
+            }
+            // [MQTT-3.1.1/3.3.5-2] an unauthorised message is acknowledged like any other, and dropped.
+            (Delivery::AtLeastOnce(packet_id), false) if code == ReasonCode::NotAuthorized => {
+                self.counters().drop(DropReason::NotAuthorized, 1);
+                self.acknowledge(id, AckDue::new(AckKind::PubAck, packet_id), None, out);
+            }
+            (Delivery::ExactlyOnce(packet_id), false) if code == ReasonCode::NotAuthorized => {
+                self.counters().drop(DropReason::NotAuthorized, 1);
+                self.acknowledge(id, AckDue::new(AckKind::PubRec, packet_id), None, out);
+            }
+            // Not acknowledged, so that the client keeps it and sends it again.
+            (Delivery::AtLeastOnce(_) | Delivery::ExactlyOnce(_), false) => {}
+        }
+        Ok(())
+    }
+
+    fn acknowledge_publish(
+        &mut self,
+        id: LinkId,
+        slot: u32,
+        delivery: Delivery,
+        accepted: &Accepted,
+        out: &mut Outputs,
+    ) {
+        let reason =
+            if accepted.is_matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
+        let (kind, packet_id) = match delivery {
+            Delivery::AtMostOnce => return,
+            Delivery::AtLeastOnce(packet_id) => (AckKind::PubAck, packet_id),
+            Delivery::ExactlyOnce(packet_id) => {
+                let arrival = self.sessions[slot as usize].inbound.receive(packet_id);
+                debug_assert_eq!(arrival, Arrival::New, "a repeated message is not accepted twice");
+                (AckKind::PubRec, packet_id)
+            }
+        };
+        self.acknowledge(id, AckDue { reason, ..AckDue::new(kind, packet_id) }, accepted.gate, out);
+    }
+
+    /// Takes a message over: retains it, chooses who gets it, writes it to the journal where that is due,
+    /// and delivers it.
+    fn accept(
+        &mut self,
+        now: Timestamp,
+        message: &Arc<Message>,
+        route: &Route,
+        origin: Origin,
+        out: &mut Outputs,
+    ) -> Result<Accepted, Fault> {
+        self.check_room(message, route, origin)?;
+        if message.retain() {
+            self.retain(message, origin)?;
+        }
+        let picks = self.pick(message, route);
+        let is_matched = !route.shards.is_empty() || !picks.is_empty();
+        if message.qos() == QoS::AtMostOnce {
+            for (shard, targets) in route.shards.iter().chain(&picks) {
+                self.dispatch(now, message, Share { shard: *shard, targets: targets.clone(), numbers: Vec::new() }, out);
+            }
+            if message.retain() && matches!(origin, Origin::Client { .. }) {
+                self.journal.lazy(Op::Append { message: message.clone(), targets: Vec::new(), received: None });
+            }
+            return Ok(Accepted { is_matched, gate: None });
+        }
+        let mut durable = Vec::new();
+        let shares: Vec<Share> = route
+            .shards
+            .iter()
+            .chain(&picks)
+            .map(|(shard, targets)| self.reserve(message, *shard, targets, &mut durable))
+            .collect();
+        let gate = self.journal_message(message, durable, origin);
+        match gate {
+            // A QoS 2 message must not arrive before it is known to have been received: after a crash in
+            // between, the publisher would send it again as a new one.
+            Some(commit) if message.qos() == QoS::ExactlyOnce => {
+                let deferred = Box::new(Deferred { message: message.clone(), shares });
+                self.journal.wait(commit, Gate::Deliver(deferred));
+            }
+            Some(_) | None => shares.into_iter().for_each(|share| self.dispatch(now, message, share, out)),
+        }
+        Ok(Accepted { is_matched, gate })
+    }
+
+    /// Whether every durable queue that the message goes to can take it: what is acknowledged is not
+    /// dropped afterwards.
+    fn check_room(&self, message: &Message, route: &Route, origin: Origin) -> Result<(), Fault> {
+        if message.qos() == QoS::AtMostOnce || matches!(origin, Origin::Own) {
+            return Ok(());
+        }
+        let limits = &self.shared.limits;
+        let size = message.size_bytes();
+        let mut targets = route.shards.iter().flat_map(|(_, targets)| targets.iter());
+        let is_full = targets.any(|target| {
+            target.qos > QoS::AtMostOnce
+                && target.session.is_durable()
+                && (target.session.queued_messages() >= limits.session_queue_messages_max
+                    || target.session.queued_bytes() + size > limits.session_queue_bytes_max)
+        });
+        if is_full {
+            return Err(Fault { code: ReasonCode::QuotaExceeded, why: "the queue of a subscriber is full" });
+        }
+        if self.shared.queued_bytes().saturating_add(size) > limits.queues_bytes_max {
+            return Err(Fault { code: ReasonCode::QuotaExceeded, why: "the queues of all subscribers are full" });
+        }
+        Ok(())
+    }
+
+    fn retain(&self, message: &Arc<Message>, origin: Origin) -> Result<(), Fault> {
+        if self.shared.retained.has_room(message, &self.shared.limits) {
+            self.shared.retained.update(message, &self.shared.topic_limits());
+            return Ok(());
+        }
+        match origin {
+            Origin::Client { .. } if message.qos() > QoS::AtMostOnce => {
+                Err(Fault { code: ReasonCode::QuotaExceeded, why: "there are as many retained messages as there may be" })
+            }
+            Origin::Client { .. } | Origin::Own => {
+                self.counters().drop(DropReason::RetainedFull, 1);
+                Ok(())
+            }
+        }
+    }
+
+    /// One member of each shared subscription.
+    fn pick(&self, message: &Message, route: &Route) -> Vec<(u16, Arc<[Target]>)> {
+        let mut picks = Vec::new();
+        for group in &route.groups {
+            match group.pick(message.qos(), None) {
+                Some(member) => picks.push((member.session.shard, Arc::from([member]))),
+                None => self.counters().drop(DropReason::NoMember, 1),
+            }
+        }
+        picks
+    }
+
+    /// Reserves a number for each target whose delivery is of QoS 1 or 2, and notes the durable ones.
+    fn reserve(
+        &mut self,
+        message: &Message,
+        shard: u16,
+        targets: &Arc<[Target]>,
+        durable: &mut Vec<journal::Target>,
+    ) -> Share {
+        let mut numbers = if shard == self.index { std::mem::take(&mut self.numbers) } else { Vec::new() };
+        numbers.clear();
+        for target in targets.iter() {
+            let target = for_publisher(target, message);
+            let Some(target) = target.filter(|target| target.qos > QoS::AtMostOnce) else {
+                numbers.push(NO_NUMBER);
+                continue;
+            };
+            let number = target.session.reserve(message.size_bytes());
+            self.counters().queued_bytes.add(message.size_bytes() as u64);
+            self.counters().queued_messages.add(1);
+            numbers.push(number);
+            if target.session.is_durable() {
+                durable.push(journal::Target {
+                    session: target.session.clone(),
+                    number,
+                    qos: message.qos().min(target.qos),
+                    retain: message.retain() && target.retain_as_published,
+                    subscription_ids: target.subscription_ids.clone(),
+                    share: target.share.clone(),
+                });
+            }
+        }
+        Share { shard, targets: targets.clone(), numbers }
+    }
+
+    /// Writes a QoS 1 or 2 message to the journal if anything of it must survive. Returns the commit that
+    /// its acknowledgement waits for.
+    fn journal_message(
+        &mut self,
+        message: &Arc<Message>,
+        targets: Vec<journal::Target>,
+        origin: Origin,
+    ) -> Option<u64> {
+        let received = match origin {
+            Origin::Client { received } => {
+                received.map(|(slot, id)| (self.sessions[slot as usize].handle.clone(), id))
+            }
+            Origin::Own => None,
+        };
+        if targets.is_empty() && received.is_none() && !message.retain() {
+            return None;
+        }
+        Some(self.journal.gating(Op::Append { message: message.clone(), targets, received }))
+    }
+
+    /// Delivers here, or sends to the shard that does.
+    pub(super) fn dispatch(&mut self, now: Timestamp, message: &Arc<Message>, share: Share, out: &mut Outputs) {
+        if share.shard == self.index {
+            self.deliver_all(now, message, &share.targets, &share.numbers, out);
+            if share.numbers.capacity() > self.numbers.capacity() {
+                self.numbers = share.numbers;
+            }
+        } else {
+            let Share { shard, targets, numbers } = share;
+            out.forwards.push((shard, Forward { message: message.clone(), targets, numbers }));
+        }
+    }
+
+    /// The commit of a QoS 2 message is done.
+    pub(super) fn deliver_deferred(&mut self, now: Timestamp, deferred: Deferred, out: &mut Outputs) {
+        for share in deferred.shares {
+            self.dispatch(now, &deferred.message, share, out);
+        }
+    }
+
+    /// Gives a message that a member of a shared subscription cannot have any more to another one, if
+    /// there is one: in one journal record with its end for the member that leaves.
+    pub(super) fn pass_on(&mut self, now: Timestamp, message: &Arc<Message>, member: Target, out: &mut Outputs) {
+        let shard = member.session.shard;
+        let targets: Arc<[Target]> = Arc::from([member]);
+        let mut durable = Vec::new();
+        let share = self.reserve(message, shard, &targets, &mut durable);
+        if !durable.is_empty() {
+            self.journal.lazy(Op::Append { message: message.clone(), targets: durable, received: None });
+        }
+        self.dispatch(now, message, share, out);
+    }
+}
+
+/// What a target gets of a message, which may be its own. `[MQTT-3.8.3-3]`
+pub(super) fn for_publisher<'a>(target: &'a Target, message: &Message) -> Option<&'a Target> {
+    let is_own = || message.publisher().is_some_and(|publisher| Arc::ptr_eq(publisher, &target.session.client_id));
+    match &target.own {
+        Own::Same => Some(target),
+        Own::Nothing => if is_own() { None } else { Some(target) },
+        Own::Reduced(reduced) => Some(if is_own() { &**reduced } else { target }),
+    }
+}

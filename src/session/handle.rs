@@ -1,0 +1,109 @@
+//! What threads other than its owner know of a session.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+};
+
+/// The shared face of a session: where it lives, and what a publisher on another shard has to know before
+/// it accepts a message for it. The owner shard alone touches the session itself.
+#[derive(Debug)]
+pub struct SessionHandle {
+    /// The shard that owns the session.
+    pub shard: u16,
+    /// Its slot there. A slot is used again: compare handles by [`SessionHandle::is`], never slots.
+    pub slot: u32,
+    /// The client identifier.
+    pub client_id: Arc<str>,
+    /// Whether the session outlives its connection, so that what it is promised goes to the store first.
+    durable: AtomicBool,
+    /// See [`Presence`].
+    presence: AtomicU8,
+    /// The number of the next QoS 1 or 2 message. Numbers start at 0 and become packet identifiers.
+    next_number: AtomicU64,
+    /// QoS 1 and 2 messages accepted for the session and not settled.
+    queued_messages: AtomicUsize,
+    /// Their bytes.
+    queued_bytes: AtomicUsize,
+}
+
+/// Whether a session can take a message now. Shared subscriptions prefer who can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Presence {
+    /// Not connected.
+    Offline = 0,
+    /// Connected, but its window or its outbox is full.
+    Busy = 1,
+    /// Connected and able to take a message.
+    Ready = 2,
+}
+
+impl SessionHandle {
+    /// The handle of a new session.
+    pub fn new(shard: u16, slot: u32, client_id: Arc<str>) -> Self {
+        SessionHandle {
+            shard,
+            slot,
+            client_id,
+            durable: AtomicBool::new(false),
+            presence: AtomicU8::new(Presence::Offline as u8),
+            next_number: AtomicU64::new(0),
+            queued_messages: AtomicUsize::new(0),
+            queued_bytes: AtomicUsize::new(0),
+        }
+    }
+
+    /// True if both are the handle of one session.
+    pub fn is(&self, other: &SessionHandle) -> bool {
+        std::ptr::eq(self, other)
+    }
+
+    /// Whether the session outlives its connection.
+    pub fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Relaxed)
+    }
+
+    /// Says whether the session outlives its connection. Owner only.
+    pub fn set_durable(&self, durable: bool) {
+        self.durable.store(durable, Ordering::Relaxed);
+    }
+
+    /// Whether the session can take a message now.
+    pub fn presence(&self) -> Presence {
+        match self.presence.load(Ordering::Relaxed) {
+            0 => Presence::Offline,
+            1 => Presence::Busy,
+            _ => Presence::Ready,
+        }
+    }
+
+    /// Says whether the session can take a message now. Owner only.
+    pub fn set_presence(&self, presence: Presence) {
+        self.presence.store(presence as u8, Ordering::Relaxed);
+    }
+
+    /// Reserves the number of one QoS 1 or 2 message of this size. The message must reach
+    /// [`super::Outbound::enqueue`] under that number, or the number be cancelled there.
+    pub fn reserve(&self, size_bytes: usize) -> u64 {
+        self.queued_messages.fetch_add(1, Ordering::Relaxed);
+        self.queued_bytes.fetch_add(size_bytes, Ordering::Relaxed);
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Takes a settled message out of the account. Owner only.
+    pub fn settle(&self, size_bytes: usize) {
+        self.queued_messages.fetch_sub(1, Ordering::Relaxed);
+        self.queued_bytes.fetch_sub(size_bytes, Ordering::Relaxed);
+    }
+
+    /// Messages accepted and not settled.
+    pub fn queued_messages(&self) -> usize {
+        self.queued_messages.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the messages accepted and not settled.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes.load(Ordering::Relaxed)
+    }
+}

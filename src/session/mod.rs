@@ -1,0 +1,136 @@
+//! One session: all rules of MQTT that need no other session.
+//!
+//! A [`Session`] outlives its connections; a [`Link`] is one connection. Both are plain state: they do no
+//! I/O and are told the time.
+
+mod handle;
+mod inbound;
+mod link;
+mod outbound;
+mod outbox;
+mod transient;
+
+use std::{cell::Cell, collections::BTreeMap, num::NonZeroU32, sync::Arc};
+
+pub use handle::{Presence, SessionHandle};
+pub use inbound::{Arrival, Inbound};
+pub use link::{AliasError, Fit, Link, LinkId, LinkSettings};
+pub use outbound::{AckError, Attempt, Outbound, Outgoing, TakeSent};
+pub use outbox::Outbox;
+pub use transient::{Source, Transient};
+
+use crate::{
+    codec::SubscriptionOptions,
+    message::Message,
+    time::Timestamp,
+    topic::TopicFilter,
+};
+
+/// The state that the broker keeps for one client identifier.
+#[derive(Debug)]
+pub struct Session {
+    /// What other threads know of it.
+    pub handle: Arc<SessionHandle>,
+    /// Its connection, or since when it has none.
+    pub state: SessionState,
+    /// Session Expiry Interval in seconds; 0 ends it with its connection, `u32::MAX` never.
+    pub expiry_secs: u32,
+    /// Its subscriptions by filter.
+    pub subscriptions: BTreeMap<TopicFilter, Subscription>,
+    /// QoS 1 and 2 messages for the client.
+    pub outbound: Outbound,
+    /// QoS 0 messages that wait for room in the outbox.
+    pub transient: Transient,
+    /// QoS 2 messages from the client.
+    pub inbound: Inbound,
+    /// The will, until it is published or given up.
+    pub will: Option<Arc<StoredWill>>,
+    /// The timer of the session, if one runs: for its will or for its end, whichever comes first.
+    pub timer: Option<Timestamp>,
+    /// Reasons of drops that the log was told of since the connection began, a bit each.
+    pub drops_told: Cell<u32>,
+}
+
+/// Whether a session has a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// It has.
+    Connected(LinkId),
+    /// It has none since then.
+    Detached(Timestamp),
+}
+
+/// One subscription of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscription {
+    /// What was asked for; `qos` is the one granted.
+    pub options: SubscriptionOptions,
+    /// Its identifier, if it has one.
+    pub id: Option<NonZeroU32>,
+}
+
+/// A will that waits for the connection to end.
+#[derive(Debug)]
+pub struct StoredWill {
+    /// What is published.
+    pub message: Message,
+    /// Will Delay Interval in seconds.
+    pub delay_secs: u32,
+    /// Message Expiry Interval in seconds, counted from publication.
+    pub message_expiry_secs: Option<u32>,
+}
+
+impl Session {
+    /// A new session without connection.
+    pub fn new(handle: Arc<SessionHandle>, now: Timestamp) -> Session {
+        Session {
+            handle,
+            state: SessionState::Detached(now),
+            expiry_secs: 0,
+            subscriptions: BTreeMap::new(),
+            outbound: Outbound::default(),
+            transient: Transient::default(),
+            inbound: Inbound::default(),
+            will: None,
+            timer: None,
+            drops_told: Cell::new(0),
+        }
+    }
+
+    /// The client identifier.
+    pub fn client_id(&self) -> &Arc<str> {
+        &self.handle.client_id
+    }
+
+    /// Its connection, if it has one.
+    pub fn link(&self) -> Option<LinkId> {
+        match self.state {
+            SessionState::Connected(link) => Some(link),
+            SessionState::Detached(_) => None,
+        }
+    }
+
+    /// When the session ends by itself: the expiry interval after its connection. `None` while connected,
+    /// and if never. `[MQTT-4.1.0-1]` `[MQTT-4.1.0-2]`
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        match self.state {
+            SessionState::Detached(since) if self.expiry_secs != u32::MAX => Some(since.plus_secs(self.expiry_secs)),
+            SessionState::Detached(_) | SessionState::Connected(_) => None,
+        }
+    }
+
+    /// When the will is due: after its delay, at the latest with the end of the session. `[MQTT-3.1.2-8]`
+    pub fn will_at(&self) -> Option<Timestamp> {
+        let (SessionState::Detached(since), Some(will)) = (self.state, &self.will) else { return None };
+        let delayed = since.plus_secs(will.delay_secs);
+        Some(self.ends_at().map_or(delayed, |end| end.min(delayed)))
+    }
+
+    /// The next moment at which something is due.
+    pub fn due_at(&self) -> Option<Timestamp> {
+        match (self.will_at(), self.ends_at()) {
+            (Some(will), Some(end)) => Some(will.min(end)),
+            (will, end) => will.or(end),
+        }
+    }
+}
