@@ -2,7 +2,21 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 
-use super::{PayloadFormat, QoS, ReasonCode, UserProperties, Version};
+use super::property::PropertySet;
+use super::reason::ReasonPlace;
+use super::wire::{Reader, write_binary, write_string};
+use super::{DecodeErrorKind, PayloadFormat, QoS, ReasonCode, UserProperties, Version};
+
+/// Connect flags.
+mod flag {
+    pub(super) const RESERVED: u8 = 0x01;
+    pub(super) const CLEAN_START: u8 = 0x02;
+    pub(super) const WILL: u8 = 0x04;
+    pub(super) const WILL_QOS: u8 = 0x18;
+    pub(super) const WILL_RETAIN: u8 = 0x20;
+    pub(super) const PASSWORD: u8 = 0x40;
+    pub(super) const USER_NAME: u8 = 0x80;
+}
 
 /// CONNECT: the first packet of a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,4 +154,235 @@ pub struct ConnAckProperties<'a> {
     pub authentication_data: Option<&'a [u8]>,
     /// User properties in order.
     pub user_properties: UserProperties<'a>,
+}
+
+impl Version {
+    /// Protocol name and level of CONNECT.
+    fn protocol(self) -> (&'static str, u8) {
+        match self {
+            Version::V31 => ("MQIsdp", 3),
+            Version::V311 => ("MQTT", 4),
+            Version::V5 => ("MQTT", 5),
+        }
+    }
+
+    /// Reads protocol name and level.
+    fn read(reader: &mut Reader<'_>) -> Result<Version, DecodeErrorKind> {
+        let name = reader.binary("protocol name")?;
+        if name != b"MQTT" && name != b"MQIsdp" {
+            // [MQTT-3.1.2-1]
+            return Err(DecodeErrorKind::ProtocolName);
+        }
+        let level = reader.u8("protocol level")?;
+        match (name, level) {
+            (b"MQIsdp", 3) => Ok(Version::V31),
+            (b"MQTT", 4) => Ok(Version::V311),
+            (b"MQTT", 5) => Ok(Version::V5),
+            // [MQTT-3.1.2-2]
+            _ => Err(DecodeErrorKind::UnsupportedVersion {
+                level,
+                connack: connack_form(level, reader.rest()),
+            }),
+        }
+    }
+}
+
+/// Which CONNACK a client of a foreign protocol level understands, from the CONNECT after that level.
+///
+/// Levels above ours, and bridges that set a flag in theirs, mostly keep the shape of what they extend.
+fn connack_form(level: u8, after_level: &[u8]) -> Version {
+    let reads_as = |version| Connect::decode_after_level(Reader::new(after_level), version).is_ok();
+    match level > 2 && reads_as(Version::V5) && !reads_as(Version::V311) {
+        true => Version::V5,
+        false => Version::V311,
+    }
+}
+
+/// The version that a CONNECT with this body asks for, if it says so.
+pub(super) fn version_asked(body: &[u8]) -> Option<Version> {
+    Version::read(&mut Reader::new(body)).ok()
+}
+
+impl<'a> Connect<'a> {
+    pub(super) fn decode(body: &'a [u8]) -> Result<Self, DecodeErrorKind> {
+        let mut reader = Reader::new(body);
+        let version = Version::read(&mut reader)?;
+        Connect::decode_after_level(reader, version)
+    }
+
+    fn decode_after_level(mut reader: Reader<'a>, version: Version) -> Result<Self, DecodeErrorKind> {
+        let flags = reader.u8("connect flags")?;
+        check_flags(flags, version)?;
+        let keep_alive_secs = reader.u16("keep alive")?;
+        let properties = match version.is_v5() {
+            true => ConnectProperties::read(&mut reader)?,
+            false => ConnectProperties::default(),
+        };
+        if properties.authentication_data.is_some() && properties.authentication_method.is_none() {
+            return Err(DecodeErrorKind::AuthenticationDataWithoutMethod);
+        }
+        // [MQTT-3.1.3-1] the payload has this order.
+        let client_id = reader.string("client identifier")?;
+        let will = match flags & flag::WILL != 0 {
+            true => Some(Will::decode(flags, &mut reader, version)?),
+            false => None,
+        };
+        // MQTT 3.1 lets the remaining length take precedence: user name and password may be missing
+        // though they are flagged, for the sake of yet older clients.
+        let missing = |reader: &Reader<'_>| version == Version::V31 && reader.is_empty();
+        let user_name = match flags & flag::USER_NAME != 0 && !missing(&reader) {
+            true => Some(reader.string("user name")?),
+            false => None,
+        };
+        let password = match flags & flag::PASSWORD != 0 && !missing(&reader) {
+            true => Some(reader.binary("password")?),
+            false => None,
+        };
+        reader.finish()?;
+        Ok(Connect {
+            version,
+            clean_start: flags & flag::CLEAN_START != 0,
+            keep_alive_secs,
+            client_id,
+            will,
+            user_name,
+            password,
+            properties,
+        })
+    }
+
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        let (name, level) = self.version.protocol();
+        write_string(name, out);
+        out.push(level);
+        out.push(self.flags());
+        out.extend_from_slice(&self.keep_alive_secs.to_be_bytes());
+        if self.version.is_v5() {
+            self.properties.write(out);
+        }
+        write_string(self.client_id, out);
+        if let Some(will) = &self.will {
+            if self.version.is_v5() {
+                will.properties.write(out);
+            }
+            write_string(will.topic, out);
+            write_binary(will.payload, out);
+        }
+        if let Some(user_name) = self.user_name {
+            write_string(user_name, out);
+        }
+        if let Some(password) = self.password {
+            write_binary(password, out);
+        }
+    }
+
+    fn flags(&self) -> u8 {
+        let mut flags = 0;
+        if self.clean_start {
+            flags |= flag::CLEAN_START;
+        }
+        if let Some(will) = &self.will {
+            flags |= flag::WILL | (will.qos as u8) << 3;
+            if will.retain {
+                flags |= flag::WILL_RETAIN;
+            }
+        }
+        if self.password.is_some() {
+            flags |= flag::PASSWORD;
+        }
+        if self.user_name.is_some() {
+            flags |= flag::USER_NAME;
+        }
+        flags
+    }
+}
+
+fn check_flags(flags: u8, version: Version) -> Result<(), DecodeErrorKind> {
+    // [MQTT-3.1.2-3]
+    if flags & flag::RESERVED != 0 {
+        return Err(DecodeErrorKind::ConnectFlagsReserved);
+    }
+    // [MQTT-3.1.2-12]
+    if flags & flag::WILL_QOS == flag::WILL_QOS {
+        return Err(DecodeErrorKind::WillQoS);
+    }
+    // [MQTT-3.1.2-11], [MQTT-3.1.2-13]
+    if flags & flag::WILL == 0 && flags & (flag::WILL_QOS | flag::WILL_RETAIN) != 0 {
+        return Err(DecodeErrorKind::WillFlagsWithoutWill);
+    }
+    // [MQTT-3.1.1/3.1.2-22]; v5 allows it.
+    if !version.is_v5() && flags & flag::PASSWORD != 0 && flags & flag::USER_NAME == 0 {
+        return Err(DecodeErrorKind::PasswordWithoutUserName);
+    }
+    Ok(())
+}
+
+impl<'a> Will<'a> {
+    /// Expects flags that passed [`check_flags`].
+    fn decode(flags: u8, reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeErrorKind> {
+        let properties = match version.is_v5() {
+            true => WillProperties::read(reader)?,
+            false => WillProperties::default(),
+        };
+        let topic = reader.topic_name("will topic")?;
+        if topic.is_empty() {
+            return Err(DecodeErrorKind::TopicNameEmpty("will topic"));
+        }
+        Ok(Will {
+            qos: QoS::from_u8((flags & flag::WILL_QOS) >> 3).ok_or(DecodeErrorKind::WillQoS)?,
+            retain: flags & flag::WILL_RETAIN != 0,
+            topic,
+            payload: reader.binary("will payload")?,
+            properties,
+        })
+    }
+}
+
+impl<'a> ConnAck<'a> {
+    pub(super) fn decode(body: &'a [u8], version: Version) -> Result<Self, DecodeErrorKind> {
+        let mut reader = Reader::new(body);
+        let flags = reader.u8("connect acknowledge flags")?;
+        // [MQTT-3.2.2-1]
+        if flags & !1 != 0 {
+            return Err(DecodeErrorKind::ConnAckFlagsReserved);
+        }
+        let (code, properties) = match version.is_v5() {
+            true => {
+                let reason = reader.reason(ReasonPlace::ConnAck)?;
+                (ConnAckReturn::V5(reason), ConnAckProperties::read(&mut reader)?)
+            }
+            false => {
+                let number = reader.u8("return code")?;
+                if number > 5 {
+                    return Err(DecodeErrorKind::Code(number));
+                }
+                (ConnAckReturn::V3(number), ConnAckProperties::default())
+            }
+        };
+        reader.finish()?;
+        let session_present = flags & 1 != 0;
+        // [MQTT-3.2.2-6], [MQTT-3.1.1/3.2.2-4]
+        if session_present && code.number() != 0 {
+            return Err(DecodeErrorKind::SessionPresentWithError);
+        }
+        Ok(ConnAck { session_present, code, properties })
+    }
+
+    pub(super) fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        out.push(u8::from(self.session_present));
+        out.push(self.code.number());
+        if version.is_v5() {
+            self.properties.write(out);
+        }
+    }
+}
+
+impl ConnAckReturn {
+    /// The number on the wire.
+    pub fn number(self) -> u8 {
+        match self {
+            ConnAckReturn::V3(number) => number,
+            ConnAckReturn::V5(reason) => reason as u8,
+        }
+    }
 }

@@ -11,24 +11,31 @@ mod ack;
 mod connect;
 mod control;
 mod error;
+mod frame;
 mod property;
 mod publish;
+mod publish_head;
 mod reason;
 mod subscribe;
 mod wire;
 
 pub use ack::{Ack, AckProperties};
-pub use connect::{ConnAck, ConnAckProperties, ConnAckReturn, Connect, ConnectProperties, Will, WillProperties};
+pub use connect::{
+    ConnAck, ConnAckProperties, ConnAckReturn, Connect, ConnectProperties, Will, WillProperties,
+};
 pub use control::{Auth, AuthProperties, Disconnect, DisconnectProperties};
 pub use error::{DecodeError, DecodeErrorKind};
-pub use property::{SubscriptionIds, UserProperties};
-pub use publish::{Delivery, PayloadFormat, Publish, PublishProperties};
+pub use frame::{decode, encode, encode_within};
+pub use property::{PropertyId, SubscriptionIds, UserProperties};
+pub use publish::{Delivery, PayloadFormat, Publish, PublishProperties, decode_forwarded};
+pub use publish_head::PublishHead;
 pub use reason::ReasonCode;
 pub use subscribe::{
-    RetainHandling, SubAck, Subscribe, SubscribeFilters, SubscribeProperties, SubscriptionOptions, UnsubAck, Unsubscribe,
-    UnsubscribeFilters,
+    RetainHandling, SubAck, Subscribe, SubscribeFilters, SubscribeProperties, SubscriptionOptions, UnsubAck,
+    Unsubscribe, UnsubscribeFilters,
 };
 
+use std::fmt;
 use std::num::NonZeroU16;
 
 /// A protocol version that a client may ask for in CONNECT.
@@ -113,6 +120,118 @@ pub enum Packet<'a> {
     Disconnect(Disconnect<'a>),
     /// Enhanced authentication (MQTT 5 only).
     Auth(Auth<'a>),
+}
+
+impl Packet<'_> {
+    /// Which of the fifteen it is.
+    pub fn kind(&self) -> PacketKind {
+        match self {
+            Packet::Connect(_) => PacketKind::Connect,
+            Packet::ConnAck(_) => PacketKind::ConnAck,
+            Packet::Publish(_) => PacketKind::Publish,
+            Packet::PubAck(_) => PacketKind::PubAck,
+            Packet::PubRec(_) => PacketKind::PubRec,
+            Packet::PubRel(_) => PacketKind::PubRel,
+            Packet::PubComp(_) => PacketKind::PubComp,
+            Packet::Subscribe(_) => PacketKind::Subscribe,
+            Packet::SubAck(_) => PacketKind::SubAck,
+            Packet::Unsubscribe(_) => PacketKind::Unsubscribe,
+            Packet::UnsubAck(_) => PacketKind::UnsubAck,
+            Packet::PingReq => PacketKind::PingReq,
+            Packet::PingResp => PacketKind::PingResp,
+            Packet::Disconnect(_) => PacketKind::Disconnect,
+            Packet::Auth(_) => PacketKind::Auth,
+        }
+    }
+}
+
+/// The fifteen packet types with their numbers: table 2-1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[allow(missing_docs, reason = "the names are the standard's own")]
+pub enum PacketKind {
+    Connect = 1,
+    ConnAck = 2,
+    Publish = 3,
+    PubAck = 4,
+    PubRec = 5,
+    PubRel = 6,
+    PubComp = 7,
+    Subscribe = 8,
+    SubAck = 9,
+    Unsubscribe = 10,
+    UnsubAck = 11,
+    PingReq = 12,
+    PingResp = 13,
+    Disconnect = 14,
+    Auth = 15,
+}
+
+impl PacketKind {
+    /// All packet types, by number.
+    pub const ALL: [PacketKind; 15] = [
+        PacketKind::Connect,
+        PacketKind::ConnAck,
+        PacketKind::Publish,
+        PacketKind::PubAck,
+        PacketKind::PubRec,
+        PacketKind::PubRel,
+        PacketKind::PubComp,
+        PacketKind::Subscribe,
+        PacketKind::SubAck,
+        PacketKind::Unsubscribe,
+        PacketKind::UnsubAck,
+        PacketKind::PingReq,
+        PacketKind::PingResp,
+        PacketKind::Disconnect,
+        PacketKind::Auth,
+    ];
+
+    /// The packet type with this number, 1 to 15.
+    pub fn from_u8(number: u8) -> Option<PacketKind> {
+        PacketKind::ALL.get(usize::from(number).checked_sub(1)?).copied()
+    }
+
+    /// The first byte of the packet; a PUBLISH has flags in addition.
+    fn first_byte(self) -> u8 {
+        (self as u8) << 4 | self.reserved_flags()
+    }
+
+    /// The flags that the fixed header has to have. `[MQTT-2.1.3-1]`
+    fn reserved_flags(self) -> u8 {
+        // [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1]
+        match self {
+            PacketKind::PubRel | PacketKind::Subscribe | PacketKind::Unsubscribe => 0b0010,
+            _ => 0b0000,
+        }
+    }
+
+    /// The standard's name, in capitals.
+    pub fn name(self) -> &'static str {
+        match self {
+            PacketKind::Connect => "CONNECT",
+            PacketKind::ConnAck => "CONNACK",
+            PacketKind::Publish => "PUBLISH",
+            PacketKind::PubAck => "PUBACK",
+            PacketKind::PubRec => "PUBREC",
+            PacketKind::PubRel => "PUBREL",
+            PacketKind::PubComp => "PUBCOMP",
+            PacketKind::Subscribe => "SUBSCRIBE",
+            PacketKind::SubAck => "SUBACK",
+            PacketKind::Unsubscribe => "UNSUBSCRIBE",
+            PacketKind::UnsubAck => "UNSUBACK",
+            PacketKind::PingReq => "PINGREQ",
+            PacketKind::PingResp => "PINGRESP",
+            PacketKind::Disconnect => "DISCONNECT",
+            PacketKind::Auth => "AUTH",
+        }
+    }
+}
+
+impl fmt::Display for PacketKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// What [`decode`] found at the start of a buffer.

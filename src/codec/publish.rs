@@ -2,7 +2,11 @@
 
 use std::num::NonZeroU16;
 
-use super::{PacketId, QoS, SubscriptionIds, UserProperties};
+use super::property::PropertySet;
+use super::wire::{Reader, fill_in_length, write_string};
+use super::{
+    DecodeError, DecodeErrorKind, PacketId, PacketKind, QoS, SubscriptionIds, UserProperties, Version,
+};
 
 /// PUBLISH: a message on its way.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,4 +84,83 @@ pub struct PublishProperties<'a> {
     pub subscription_ids: SubscriptionIds<'a>,
     /// User properties in order.
     pub user_properties: UserProperties<'a>,
+}
+
+/// Reads properties that [`PublishProperties::write_forwarded`] wrote.
+pub fn decode_forwarded(raw: &[u8]) -> Result<PublishProperties<'_>, DecodeError> {
+    PublishProperties::read_block(raw).map_err(|kind| DecodeError {
+        packet: Some(PacketKind::Publish),
+        kind,
+        version: None,
+    })
+}
+
+/// Refuses flags that no PUBLISH has.
+#[inline]
+pub(super) fn check_flags(flags: u8) -> Result<(), DecodeErrorKind> {
+    match flags & 0b0110 {
+        // [MQTT-3.3.1-2]
+        0b0000 if flags & 0b1000 != 0 => Err(DecodeErrorKind::DupAtQoS0),
+        // [MQTT-3.3.1-4]
+        0b0110 => Err(DecodeErrorKind::PublishQoS),
+        _ => Ok(()),
+    }
+}
+
+/// The flags of the fixed header.
+#[inline]
+pub(super) fn flags(dup: bool, qos: QoS, retain: bool) -> u8 {
+    // [MQTT-3.3.1-2] DUP says nothing at QoS 0, whatever the caller thinks.
+    let dup = dup && qos != QoS::AtMostOnce;
+    u8::from(dup) << 3 | (qos as u8) << 1 | u8::from(retain)
+}
+
+impl<'a> Publish<'a> {
+    /// Expects flags that passed [`check_flags`].
+    #[inline]
+    pub(super) fn decode(flags: u8, body: &'a [u8], version: Version) -> Result<Self, DecodeErrorKind> {
+        let mut reader = Reader::new(body);
+        let topic = reader.topic_name("topic name")?;
+        let delivery = match flags & 0b0110 {
+            0b0000 => Delivery::AtMostOnce,
+            0b0010 => Delivery::AtLeastOnce(reader.packet_id()?),
+            _ => Delivery::ExactlyOnce(reader.packet_id()?),
+        };
+        let properties = match version.is_v5() {
+            true => PublishProperties::read(&mut reader)?,
+            false => PublishProperties::default(),
+        };
+        if topic.is_empty() && properties.topic_alias.is_none() {
+            return Err(match version.is_v5() {
+                true => DecodeErrorKind::TopicMissing,
+                false => DecodeErrorKind::TopicNameEmpty("topic name"),
+            });
+        }
+        Ok(Publish {
+            dup: flags & 0b1000 != 0,
+            delivery,
+            retain: flags & 0b0001 != 0,
+            topic,
+            properties,
+            payload: reader.take_rest(),
+        })
+    }
+
+    /// Writes the whole packet.
+    pub(super) fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        out.push(PacketKind::Publish.first_byte() | flags(self.dup, self.delivery.qos(), self.retain));
+        let length_at = out.len();
+        out.push(0);
+        write_string(self.topic, out);
+        if let Some(packet_id) = self.delivery.packet_id() {
+            out.extend_from_slice(&packet_id.get().to_be_bytes());
+        }
+        if version.is_v5() {
+            self.properties.write(out);
+        }
+        // Before the payload is there, so that making room for a longer length moves little.
+        let head_bytes = out.len() - length_at - 1;
+        fill_in_length(out, length_at, head_bytes + self.payload.len());
+        out.extend_from_slice(self.payload);
+    }
 }
