@@ -7,10 +7,10 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
 use super::filter::TopicFilter;
 use super::level_tree::LevelTree;
+use super::table::PartedTable;
 
 /// One value per filter pattern (a filter without its `$share/name/`), found by pattern or by topic.
 ///
@@ -19,7 +19,7 @@ use super::level_tree::LevelTree;
 #[derive(Debug, Clone)]
 pub struct FilterTree<V> {
     hasher: FixedState,
-    exact: HashTable<Exact<V>>,
+    exact: PartedTable<Exact<V>>,
     wildcards: LevelTree<V>,
 }
 
@@ -31,10 +31,14 @@ struct Exact<V> {
 }
 
 impl<V> FilterTree<V> {
-    /// An empty tree, which owns no memory. The seed guards the tables against patterns chosen to
-    /// collide; it has no influence on what is found, nor on the order.
+    /// An empty tree. The seed guards its tables against patterns chosen to collide; it has no
+    /// influence on what is found, nor on the order.
     pub fn new(seed: u64) -> Self {
-        Self { hasher: FixedState::with_seed(seed), exact: HashTable::new(), wildcards: LevelTree::new(seed) }
+        Self {
+            hasher: FixedState::with_seed(seed),
+            exact: PartedTable::new(),
+            wildcards: LevelTree::new(seed),
+        }
     }
 
     /// The number of patterns.
@@ -67,11 +71,11 @@ impl<V> FilterTree<V> {
         if filter.has_wildcards() {
             return self.wildcards.get_or_insert_with(pattern, make);
         }
-        let Self { hasher, exact, .. } = self;
-        let entry = exact.entry(
-            hasher.hash_one(pattern),
+        let hash = self.hasher.hash_one(pattern);
+        let entry = self.exact.entry(
+            hash,
             |exact| *exact.pattern == *pattern,
-            |exact| hasher.hash_one(&*exact.pattern),
+            |exact| self.hasher.hash_one(&*exact.pattern),
         );
         let exact = entry.or_insert_with(|| Exact { pattern: filter.shared_pattern(), value: make() });
         &mut exact.into_mut().value
@@ -83,12 +87,13 @@ impl<V> FilterTree<V> {
         if filter.has_wildcards() {
             return self.wildcards.remove(pattern);
         }
-        let Self { hasher, exact, .. } = self;
-        let hash = hasher.hash_one(pattern);
-        let found = exact.find_entry(hash, |exact| *exact.pattern == *pattern).ok()?;
-        let (removed, _) = found.remove();
-        shrink(exact, |exact| hasher.hash_one(&*exact.pattern));
-        Some(removed.value)
+        let hash = self.hasher.hash_one(pattern);
+        let removed = self.exact.remove(
+            hash,
+            |exact| *exact.pattern == *pattern,
+            |exact| self.hasher.hash_one(&*exact.pattern),
+        );
+        removed.map(|exact| exact.value)
     }
 
     /// Calls `f` with the value of each pattern that matches a valid topic name: first the pattern
@@ -107,9 +112,6 @@ impl<V> FilterTree<V> {
     }
 
     fn exact(&self, pattern: &str) -> Option<&V> {
-        if self.exact.is_empty() {
-            return None;
-        }
         let hash = self.hasher.hash_one(pattern);
         self.exact.find(hash, |exact| *exact.pattern == *pattern).map(|exact| &exact.value)
     }
@@ -117,11 +119,4 @@ impl<V> FilterTree<V> {
 
 fn has_wildcards(pattern: &str) -> bool {
     pattern.bytes().any(|byte| matches!(byte, b'+' | b'#'))
-}
-
-/// Gives memory back once a table is nearly empty: seldom enough that a removal stays cheap on average.
-pub(super) fn shrink<T>(table: &mut HashTable<T>, hash: impl Fn(&T) -> u64) {
-    if table.len() < table.capacity() / 8 {
-        table.shrink_to(table.len() * 2, hash);
-    }
 }

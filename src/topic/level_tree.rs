@@ -1,41 +1,43 @@
 //! The filters that have wildcards, as a tree of levels.
 //!
-//! All nodes stand in one hash table by (parent, level), and lead to each other only by that look-up:
-//! a node with a hundred thousand children is as cheap to pass as one with a single child, removal
-//! gives memory back, and nothing recurses, however deep a topic is.
+//! A node is the levels that its patterns share up to where they part: a pattern costs two nodes at
+//! most, however many levels it has. All nodes stand in one hash table by (parent, first level), and
+//! lead to each other only by that look-up: a node with a hundred thousand children is as cheap to
+//! pass as one with a single child, removal gives memory back, and nothing recurses.
 //!
 //! Invariants:
-//! - A node has a value or children; removal prunes at once.
+//! - A node has a value or children; removal prunes at once. It may leave a node with a single child
+//!   and no value, which it does not join with its child: a later pattern would part them again.
 //! - A node's number is never used again, so what is left of a removed node could not be mistaken
 //!   for part of another.
-//! - The table is looked up, never walked: the order of matches does not depend on hashes.
+//! - The table is looked up, never walked: the order of matches depends neither on hashes nor on the
+//!   order in which patterns came.
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
-use super::filter_tree::shrink;
+use super::table::PartedTable;
 use super::{is_reserved, split_level};
 
 /// One value per pattern with wildcards.
 #[derive(Debug, Clone)]
 pub(super) struct LevelTree<V> {
     hasher: FixedState,
-    nodes: HashTable<Node<V>>,
+    nodes: PartedTable<Node<V>>,
     root: Children,
     /// The number of the next node. Counting up a `u64` does not end.
     next_id: u64,
     len: usize,
 }
 
-/// One level of a pattern; all patterns that are equal up to here share it.
+/// One or more levels that follow each other in every pattern that comes through here.
 #[derive(Debug, Clone)]
 struct Node<V> {
     id: u64,
     parent: u64,
-    /// `+` and `#` are levels like others here: no topic has them.
-    level: Box<str>,
+    /// As in a pattern: `+` and `#` are levels like others here, for no topic has them.
+    levels: Box<str>,
     children: Children,
     /// That of the pattern that ends here.
     value: Option<V>,
@@ -49,16 +51,24 @@ struct Children {
     has_hash: bool,
 }
 
-/// Where a node stands: under which parent, for which level.
+/// Where a node stands: under which parent, for which first level.
 type Place<'a> = (u64, &'a str);
+
+/// A node to try, and what of the topic its levels have to match: nothing, if the topic has ended.
+type Branch<'n, 't, V> = (&'n Node<V>, Option<&'t str>);
 
 /// The number of the root, which is no node of the table.
 const ROOT: u64 = 0;
 
 impl<V> LevelTree<V> {
     pub(super) fn new(seed: u64) -> Self {
-        let hasher = FixedState::with_seed(seed);
-        Self { hasher, nodes: HashTable::new(), root: Children::default(), next_id: ROOT + 1, len: 0 }
+        Self {
+            hasher: FixedState::with_seed(seed),
+            nodes: PartedTable::new(),
+            root: Children::default(),
+            next_id: ROOT + 1,
+            len: 0,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -71,29 +81,20 @@ impl<V> LevelTree<V> {
     }
 
     pub(super) fn get(&self, pattern: &str) -> Option<&V> {
-        self.node(self.place(pattern)?)?.value.as_ref()
+        let path = self.path(pattern)?;
+        self.node(*path.last()?)?.value.as_ref()
     }
 
     pub(super) fn get_mut(&mut self, pattern: &str) -> Option<&mut V> {
-        self.node_mut(self.place(pattern)?)?.value.as_mut()
+        let path = self.path(pattern)?;
+        self.node_mut(*path.last()?)?.value.as_mut()
     }
 
     pub(super) fn get_or_insert_with(&mut self, pattern: &str, make: impl FnOnce() -> V) -> &mut V {
-        let mut above: Option<Place<'_>> = None;
-        let mut parent = ROOT;
-        for level in pattern.split('/') {
-            let place = (parent, level);
-            parent = match self.node(place) {
-                Some(node) => node.id,
-                None => self.insert_node(above, place),
-            };
-            above = Some(place);
-        }
-        let hash = above.map(|place| hash(&self.hasher, place));
-        let node = hash
-            .zip(above)
-            .and_then(|(hash, place)| self.nodes.find_mut(hash, |node| node.stands_at(place)))
-            .expect("the loop found or inserted the node of each level, and a pattern has one at least");
+        let place = self.make_place(pattern);
+        let hash = self.hash(place);
+        let node = self.nodes.find_mut(hash, |node| node.stands_at(place));
+        let node = node.expect("the node of this pattern was found or inserted just now");
         node.value.get_or_insert_with(|| {
             self.len += 1;
             make()
@@ -101,36 +102,15 @@ impl<V> LevelTree<V> {
     }
 
     pub(super) fn remove(&mut self, pattern: &str) -> Option<V> {
-        let mut places = Vec::new();
-        let mut parent = ROOT;
-        for level in pattern.split('/') {
-            let place = (parent, level);
-            parent = self.node(place)?.id;
-            places.push(place);
-        }
-        let value = self.node_mut(*places.last()?)?.value.take()?;
+        let path = self.path(pattern)?;
+        let value = self.node_mut(*path.last()?)?.value.take()?;
         self.len -= 1;
-        self.prune(&places);
+        self.prune(&path);
         Some(value)
     }
 
-    /// Removes the nodes that have neither a value nor children, from the last place upwards.
-    fn prune(&mut self, places: &[Place<'_>]) {
-        for (depth, &place) in places.iter().enumerate().rev() {
-            let found = self.nodes.find_entry(hash(&self.hasher, place), |node| node.stands_at(place));
-            match found {
-                Ok(entry) if entry.get().is_bare() => drop(entry.remove()),
-                Ok(_) | Err(_) => break,
-            }
-            let above = depth.checked_sub(1).map(|depth| places[depth]);
-            self.children_mut(above).remove(place.1);
-        }
-        let hasher = &self.hasher;
-        shrink(&mut self.nodes, |node| hash(hasher, node.place()));
-    }
-
-    /// Calls `f` with the value of each pattern that matches a valid topic name. At each level those
-    /// that end in `#` come first, then those with the level itself, then those with `+`.
+    /// Calls `f` with the value of each pattern that matches a valid topic name. Of patterns that part
+    /// at a level, the one with `#` comes first, then those with the level itself, then those with `+`.
     pub(super) fn for_each_match(&self, topic: &str, mut f: impl FnMut(&V)) {
         // [MQTT-4.7.2-1] wildcards in the first level do not match a name that begins with $.
         let root = Children {
@@ -139,67 +119,131 @@ impl<V> LevelTree<V> {
             ..self.root
         };
         // A branch waits here while another is followed: at most one for each level of the topic.
-        let mut waiting: Vec<(&Node<V>, Option<&str>)> = Vec::new();
+        let mut waiting = Vec::new();
         let mut branch = self.step(ROOT, root, Some(topic), &mut waiting, &mut f);
-        while let Some((node, rest)) = branch.or_else(|| waiting.pop()) {
-            if rest.is_none()
-                && let Some(value) = &node.value
-            {
+        while let Some((node, remaining)) = branch.or_else(|| waiting.pop()) {
+            branch = None;
+            let Some(rest) = match_levels(&node.levels, remaining) else {
+                continue;
+            };
+            if let (None, Some(value)) = (rest, &node.value) {
                 f(value);
             }
             branch = self.step(node.id, node.children, rest, &mut waiting, &mut f);
         }
     }
 
-    /// Visits the `#` below a node and takes one level off the topic; returns the branch to follow.
-    fn step<'a, 't>(
-        &'a self,
+    /// Visits the `#` below a node and finds its children for the next level of the topic; returns
+    /// the branch to follow at once.
+    fn step<'n, 't>(
+        &'n self,
         id: u64,
         children: Children,
         rest: Option<&'t str>,
-        waiting: &mut Vec<(&'a Node<V>, Option<&'t str>)>,
+        waiting: &mut Vec<Branch<'n, 't, V>>,
         f: &mut impl FnMut(&V),
-    ) -> Option<(&'a Node<V>, Option<&'t str>)> {
+    ) -> Option<Branch<'n, 't, V>> {
         // `a/#` matches `a` as well, so this does not ask whether the topic has more levels.
         if children.has_hash
             && let Some(value) = self.node((id, "#")).and_then(|node| node.value.as_ref())
         {
             f(value);
         }
-        let (level, rest) = split_level(rest?);
+        let (level, _) = split_level(rest?);
         let literal = if children.literals > 0 { self.node((id, level)) } else { None };
         let plus = if children.has_plus { self.node((id, "+")) } else { None };
-        match (literal, plus) {
-            (Some(literal), Some(plus)) => {
-                waiting.push((plus, rest));
-                Some((literal, rest))
+        if let (Some(_), Some(plus)) = (literal, plus) {
+            waiting.push((plus, rest));
+        }
+        literal.or(plus).map(|node| (node, rest))
+    }
+
+    /// The places from the root to the node where a pattern ends, if there is one.
+    fn path<'p>(&self, pattern: &'p str) -> Option<Vec<Place<'p>>> {
+        let mut path = Vec::new();
+        let mut parent = ROOT;
+        let mut rest = pattern;
+        loop {
+            let place = (parent, split_level(rest).0);
+            let node = self.node(place)?;
+            path.push(place);
+            rest = rest.strip_prefix(&*node.levels)?;
+            if rest.is_empty() {
+                return Some(path);
             }
-            (Some(only), None) | (None, Some(only)) => Some((only, rest)),
-            (None, None) => None,
+            rest = rest.strip_prefix('/')?;
+            parent = node.id;
         }
     }
 
-    /// Where the last level of a pattern stands, if the levels before it are there.
-    fn place<'p>(&self, pattern: &'p str) -> Option<Place<'p>> {
+    /// The place of the node where a pattern ends, after making it if there was none.
+    fn make_place<'p>(&mut self, pattern: &'p str) -> Place<'p> {
+        let mut above = None;
         let mut parent = ROOT;
-        let mut remaining = pattern;
+        let mut rest = pattern;
         loop {
-            match split_level(remaining) {
-                (level, Some(rest)) => {
-                    parent = self.node((parent, level))?.id;
-                    remaining = rest;
-                }
-                (level, None) => return Some((parent, level)),
+            let place = (parent, split_level(rest).0);
+            let Some(node) = self.node(place) else {
+                self.children_mut(above).add(place.1);
+                self.insert_node(parent, rest, Children::default());
+                return place;
+            };
+            let shared = shared_levels(rest, &node.levels);
+            parent = if shared.len() < node.levels.len() { self.split_node(place, shared) } else { node.id };
+            if shared.len() == rest.len() {
+                return place;
             }
+            rest = &rest[shared.len() + 1..];
+            above = Some(place);
+        }
+    }
+
+    /// Puts a new node before one, for the first of its levels; returns its number. The old node
+    /// keeps its own number, so that its children still find it.
+    fn split_node(&mut self, place: Place<'_>, first_levels: &str) -> u64 {
+        let hash = self.hash(place);
+        let hasher = &self.hasher;
+        let removed = self.nodes.remove(hash, |node| node.stands_at(place), |node| node.hash(hasher));
+        let mut below = removed.expect("the caller found the node at this place");
+        below.levels = below.levels[first_levels.len() + 1..].into();
+        let mut children = Children::default();
+        children.add(split_level(&below.levels).0);
+        let above_id = self.insert_node(place.0, first_levels, children);
+        below.parent = above_id;
+        let hasher = &self.hasher;
+        self.nodes.insert(below.hash(hasher), below, |node| node.hash(hasher));
+        above_id
+    }
+
+    fn insert_node(&mut self, parent: u64, levels: &str, children: Children) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        let node = Node { id, parent, levels: levels.into(), children, value: None };
+        let hasher = &self.hasher;
+        self.nodes.insert(node.hash(hasher), node, |node| node.hash(hasher));
+        id
+    }
+
+    /// Removes the nodes that have neither a value nor children, from the end of a path upwards.
+    fn prune(&mut self, path: &[Place<'_>]) {
+        for (depth, &place) in path.iter().enumerate().rev() {
+            let hash = self.hash(place);
+            let hasher = &self.hasher;
+            let is_bare_here = |node: &Node<V>| node.stands_at(place) && node.is_bare();
+            if self.nodes.remove(hash, is_bare_here, |node| node.hash(hasher)).is_none() {
+                return;
+            }
+            let above = depth.checked_sub(1).map(|depth| path[depth]);
+            self.children_mut(above).remove(place.1);
         }
     }
 
     fn node(&self, place: Place<'_>) -> Option<&Node<V>> {
-        self.nodes.find(hash(&self.hasher, place), |node| node.stands_at(place))
+        self.nodes.find(self.hash(place), |node| node.stands_at(place))
     }
 
     fn node_mut(&mut self, place: Place<'_>) -> Option<&mut Node<V>> {
-        self.nodes.find_mut(hash(&self.hasher, place), |node| node.stands_at(place))
+        self.nodes.find_mut(self.hash(place), |node| node.stands_at(place))
     }
 
     fn children_mut(&mut self, place: Option<Place<'_>>) -> &mut Children {
@@ -207,30 +251,28 @@ impl<V> LevelTree<V> {
             None => &mut self.root,
             Some(place) => {
                 let node = self.node_mut(place);
-                &mut node.expect("a node is pruned only when it has no children left").children
+                &mut node.expect("a node with children is never removed").children
             }
         }
     }
 
-    fn insert_node(&mut self, above: Option<Place<'_>>, place: Place<'_>) -> u64 {
-        let (parent, level) = place;
-        self.children_mut(above).add(level);
-        let id = self.next_id;
-        self.next_id += 1;
-        let node = Node { id, parent, level: level.into(), children: Children::default(), value: None };
-        let hasher = &self.hasher;
-        self.nodes.insert_unique(hash(hasher, place), node, |node| hash(hasher, node.place()));
-        id
+    fn hash(&self, place: Place<'_>) -> u64 {
+        self.hasher.hash_one(place)
     }
 }
 
 impl<V> Node<V> {
-    fn place(&self) -> Place<'_> {
-        (self.parent, &self.level)
+    fn hash(&self, hasher: &FixedState) -> u64 {
+        let place: Place<'_> = (self.parent, split_level(&self.levels).0);
+        hasher.hash_one(place)
     }
 
-    fn stands_at(&self, place: Place<'_>) -> bool {
-        self.place() == place
+    fn stands_at(&self, (parent, first_level): Place<'_>) -> bool {
+        self.parent == parent
+            && self
+                .levels
+                .strip_prefix(first_level)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     fn is_bare(&self) -> bool {
@@ -239,16 +281,16 @@ impl<V> Node<V> {
 }
 
 impl Children {
-    fn add(&mut self, level: &str) {
-        match level {
+    fn add(&mut self, first_level: &str) {
+        match first_level {
             "+" => self.has_plus = true,
             "#" => self.has_hash = true,
             _ => self.literals += 1,
         }
     }
 
-    fn remove(&mut self, level: &str) {
-        match level {
+    fn remove(&mut self, first_level: &str) {
+        match first_level {
             "+" => self.has_plus = false,
             "#" => self.has_hash = false,
             _ => self.literals -= 1,
@@ -260,6 +302,25 @@ impl Children {
     }
 }
 
-fn hash(hasher: &FixedState, place: Place<'_>) -> u64 {
-    hasher.hash_one(place)
+/// Matches levels of a pattern against the beginning of a topic; what the topic has beyond is the
+/// result, which is `Some(None)` where nothing is left.
+fn match_levels<'t>(levels: &str, mut topic: Option<&'t str>) -> Option<Option<&'t str>> {
+    for level in levels.split('/') {
+        if level == "#" {
+            return Some(None);
+        }
+        let (topic_level, rest) = split_level(topic?);
+        if level != "+" && level != topic_level {
+            return None;
+        }
+        topic = rest;
+    }
+    Some(topic)
+}
+
+/// The levels that two texts have in common at their beginning. They have the first one in common.
+fn shared_levels<'a>(one: &'a str, other: &str) -> &'a str {
+    let equal = one.split('/').zip(other.split('/')).take_while(|(a, b)| a == b);
+    let bytes: usize = equal.map(|(level, _)| level.len() + 1).sum();
+    &one[..bytes - 1]
 }

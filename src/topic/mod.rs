@@ -15,6 +15,7 @@ mod filter_tree;
 mod level_tree;
 mod name;
 mod retained_tree;
+mod table;
 
 pub use error::{Excerpt, TopicError};
 pub use filter::TopicFilter;

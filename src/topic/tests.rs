@@ -128,7 +128,26 @@ fn errors_say_what_is_wrong_and_where() {
             of_filter("$share/g/a/b/c/d"),
         ]
         .join("\n"),
-        @"",
+        @r#"
+        a topic needs at least one character
+        topic name "a/+/b" has the wildcard '+' at byte 2
+        topic "a/b\n\0" has a U+0000 at byte 4
+        topic "a/b/c/d" has 4 levels, more than the limit of 3
+        topic "ééééééééééééééééééééééééééééééééééééééééééééééééééé" has 102 bytes, more than the limit of 100
+        a topic needs at least one character
+        in topic filter "sport/tennis#" the '#' at byte 12 does not fill a level alone
+        in topic filter "sport/#/ranking" the '#' at byte 6 is not the last character
+        in topic filter "sport+" the '+' at byte 5 does not fill a level alone
+        in topic filter "++" the '+' at byte 0 does not fill a level alone
+        topic "\0" has a U+0000 at byte 0
+        topic filter "$share/" has no share name after "$share/"
+        topic filter "$share//a" has no share name after "$share/"
+        in topic filter "$share/g+/a" the share name has the wildcard '+' at byte 8
+        topic filter "$share/g" has no filter after the share name
+        topic filter "$share/g/" has no filter after the share name
+        in topic filter "$share/g/a/#/b" the '#' at byte 11 is not the last character
+        topic "$share/g/a/b/c/d" has 4 levels, more than the limit of 3
+        "#,
     );
 }
 
@@ -152,6 +171,16 @@ fn patterns_of_one_text_share_a_value_whatever_their_group() {
     assert_eq!((tree.get("a/b"), tree.get("a/+")), (Some(&1), Some(&3)));
     assert_eq!(tree.remove(&filter("$share/other/a/b")), Some(1));
     assert_eq!(tree.remove(&filter("a/b")), None);
+}
+
+#[test]
+fn a_pattern_costs_two_nodes_at_most_whatever_its_levels() {
+    let mut tree = FilterTree::new(1);
+    for (count, first) in (1..=100).enumerate() {
+        let pattern = "/".repeat(first) + "a" + &"/".repeat(200 - first) + "+";
+        tree.get_or_insert_with(&filter(&pattern), || ());
+        assert!(tree.nodes() <= 2 * (count + 1), "{} nodes for {} patterns", tree.nodes(), count + 1);
+    }
 }
 
 #[test]
@@ -291,6 +320,17 @@ proptest! {
         }
         let [mut tree, _] = trees;
         prop_assert_eq!(tree.len(), model.len());
+        let mut anew = FilterTree::new(seeds[0]);
+        for (filter, value) in model.values().rev() {
+            anew.get_or_insert_with(filter, || *value);
+        }
+        for topic in &topics {
+            let mut orders = [const { Vec::new() }; 2];
+            for (tree, found) in [&tree, &anew].into_iter().zip(&mut orders) {
+                tree.for_each_match(topic.as_str(), |value| found.push(*value));
+            }
+            prop_assert_eq!(&orders[0], &orders[1], "the order depends on what came when");
+        }
         for (filter, value) in model.values() {
             prop_assert_eq!(tree.get(filter.pattern()), Some(value));
             prop_assert_eq!(tree.get_mut(filter.pattern()).copied(), Some(*value));
