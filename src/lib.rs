@@ -1,3 +1,10 @@
 //! Dunlin: an MQTT 3.1, 3.1.1 and 5 broker.
 
+pub mod acl;
+pub mod broker;
 pub mod codec;
+pub mod limits;
+pub mod message;
+pub mod session;
+pub mod time;
+pub mod topic;

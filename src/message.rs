@@ -42,7 +42,12 @@ impl Message {
     }
 
     /// The message of a PUBLISH that arrived at `now`; `topic` is its topic name with any alias resolved.
-    pub fn from_publish(publish: &Publish<'_>, topic: Arc<str>, publisher: Arc<str>, now: Timestamp) -> Message {
+    pub fn from_publish(
+        publish: &Publish<'_>,
+        topic: Arc<str>,
+        publisher: Arc<str>,
+        now: Timestamp,
+    ) -> Message {
         let mut body = Vec::with_capacity(publish.payload.len());
         publish.properties.write_forwarded(&mut body);
         let header = Header {
@@ -58,7 +63,8 @@ impl Message {
     pub fn from_will(will: &Will<'_>, publisher: Arc<str>) -> Message {
         let mut body = Vec::with_capacity(will.payload.len());
         will.properties.write_forwarded(&mut body);
-        let header = Header { qos: will.qos, retain: will.retain, expires_at: None, publisher: Some(publisher) };
+        let header =
+            Header { qos: will.qos, retain: will.retain, expires_at: None, publisher: Some(publisher) };
         Message::build(will.topic.into(), body, will.payload, header)
     }
 

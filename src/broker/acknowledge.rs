@@ -118,7 +118,8 @@ impl Shard {
                 if let Some(outgoing) = first {
                     self.settle(&session, outgoing.message.size_bytes());
                     // PUBREL says that we know: after a crash we must not send the message again.
-                    gate = session.is_durable().then(|| self.journal.gating(Op::Received { session, number }));
+                    gate =
+                        session.is_durable().then(|| self.journal.gating(Op::Received { session, number }));
                 } else {
                     gate = self.journal.pending();
                 }

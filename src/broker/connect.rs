@@ -1,12 +1,15 @@
 //! How connections begin and end, and what that does to sessions and wills.
 
-use std::{num::{NonZeroU16, NonZeroU32}, sync::Arc};
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+};
 
 use crate::{
     acl::{Action, Decision, Principal},
     codec::{
-        Ack, AckProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, Disconnect, DisconnectProperties,
-        PACKET_BYTES_LIMIT, Packet, ReasonCode, Version, Will,
+        Ack, AckProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, Disconnect,
+        DisconnectProperties, PACKET_BYTES_LIMIT, Packet, ReasonCode, Version, Will,
     },
     limits::Limits,
     message::Message,
@@ -39,7 +42,10 @@ impl Refusal {
     pub fn conn_ack(&self, version: Version) -> Option<Packet<'_>> {
         let (code, properties) = if version.is_v5() {
             let reason_string = Some(self.why.as_str());
-            (ConnAckReturn::V5(self.code), ConnAckProperties { reason_string, ..ConnAckProperties::default() })
+            (
+                ConnAckReturn::V5(self.code),
+                ConnAckProperties { reason_string, ..ConnAckProperties::default() },
+            )
         } else {
             let code = match self.code {
                 ReasonCode::UnsupportedProtocolVersion => 1,
@@ -157,7 +163,12 @@ impl Shard {
         self.shared.limits.sessions_max as u64
     }
 
-    fn check_will(&self, client_id: &str, principal: &Principal, will: Option<&Will<'_>>) -> Result<(), Refusal> {
+    fn check_will(
+        &self,
+        client_id: &str,
+        principal: &Principal,
+        will: Option<&Will<'_>>,
+    ) -> Result<(), Refusal> {
         let Some(will) = will else { return Ok(()) };
         match self.shared.authorize.decide(principal, client_id, Action::Publish, will.topic) {
             Decision::Allowed => Ok(()),
@@ -213,7 +224,10 @@ impl Shard {
                 Version::V5 => properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get),
             },
             packet_bytes_max: properties.packet_bytes_max.map_or(PACKET_BYTES_LIMIT, NonZeroU32::get),
-            alias_out_maximum: properties.topic_alias_maximum.unwrap_or(0).min(limits.topic_alias_out_maximum),
+            alias_out_maximum: properties
+                .topic_alias_maximum
+                .unwrap_or(0)
+                .min(limits.topic_alias_out_maximum),
             alias_in_maximum: limits.topic_alias_maximum,
             problem_information: properties.request_problem_information.unwrap_or(true),
             keep_alive_secs: terms.keep_alive_secs,
@@ -244,7 +258,13 @@ impl Shard {
         id
     }
 
-    fn write_conn_ack(&mut self, id: LinkId, admission: &Admission<'_>, session_present: bool, terms: &Terms) {
+    fn write_conn_ack(
+        &mut self,
+        id: LinkId,
+        admission: &Admission<'_>,
+        session_present: bool,
+        terms: &Terms,
+    ) {
         let connect = admission.connect;
         let limits = &self.shared.limits;
         let asked = &connect.properties;
@@ -324,8 +344,10 @@ impl Shard {
         {
             // [MQTT-3.14.2-2] no Session Expiry Interval from a server.
             let reason_string = cause.to_string();
-            let properties =
-                DisconnectProperties { reason_string: Some(&reason_string), ..DisconnectProperties::default() };
+            let properties = DisconnectProperties {
+                reason_string: Some(&reason_string),
+                ..DisconnectProperties::default()
+            };
             let _: Fit = link.write(&Packet::Disconnect(Disconnect { reason: code, properties }));
         }
         link.outbox.finish();
@@ -411,7 +433,8 @@ impl Shard {
         self.counters().drop(DropReason::SessionEnded, left.len() as u64);
         self.counters().sessions.sub(1);
         out.events.push(Event::SessionEnded { client_id: handle.client_id.clone(), undelivered: left.len() });
-        let gate = handle.is_durable().then(|| self.journal.gating(Op::EndSession { session: handle.clone() }));
+        let gate =
+            handle.is_durable().then(|| self.journal.gating(Op::EndSession { session: handle.clone() }));
         self.publish_will(now, will, out);
         gate
     }
@@ -478,7 +501,8 @@ impl Shard {
 
 /// When silence since `heard` has lasted 1.5 times Keep Alive.
 fn keep_alive_end(keep_alive_secs: u16, heard: Timestamp) -> Option<Timestamp> {
-    (keep_alive_secs > 0).then(|| Timestamp::from_millis(heard.as_millis() + u64::from(keep_alive_secs) * 1500))
+    (keep_alive_secs > 0)
+        .then(|| Timestamp::from_millis(heard.as_millis() + u64::from(keep_alive_secs) * 1500))
 }
 
 /// The topic prefix that a client may use for responses to it: its identifier, made fit for a topic level.

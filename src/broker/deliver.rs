@@ -10,11 +10,7 @@ use crate::{
     topic::TopicFilter,
 };
 
-use super::{
-    DropReason, Event, Outputs, Shard,
-    publish::for_publisher,
-    router::Target,
-};
+use super::{DropReason, Event, Outputs, Shard, publish::for_publisher, router::Target};
 
 impl Shard {
     /// Delivers a message to sessions of this shard.
@@ -42,7 +38,8 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let slot = target.session.slot;
-        let is_there = self.sessions.get(slot as usize).is_some_and(|session| session.handle.is(&target.session));
+        let is_there =
+            self.sessions.get(slot as usize).is_some_and(|session| session.handle.is(&target.session));
         let qos = message.qos().min(target.qos);
         if !is_there {
             self.counters().drop(DropReason::SessionEnded, 1);
@@ -65,7 +62,14 @@ impl Shard {
     }
 
     /// Queues a QoS 1 or 2 message under its number and sends what can be sent.
-    pub(super) fn enqueue(&mut self, now: Timestamp, slot: u32, number: u64, outgoing: Outgoing, out: &mut Outputs) {
+    pub(super) fn enqueue(
+        &mut self,
+        now: Timestamp,
+        slot: u32,
+        number: u64,
+        outgoing: Outgoing,
+        out: &mut Outputs,
+    ) {
         let session = &mut self.sessions[slot as usize];
         session.outbound.enqueue(number, outgoing);
         let limits = &self.shared.limits;
@@ -152,17 +156,17 @@ impl Shard {
             QoS::AtMostOnce | QoS::AtLeastOnce => Delivery::AtLeastOnce(packet_id),
             QoS::ExactlyOnce => Delivery::ExactlyOnce(packet_id),
         };
-        let outgoing = outgoing.clone();
-        let fit = self.links[id.slot as usize].write_publish(&outgoing, delivery, attempt, now);
+        let (qos, payload_bytes) = (outgoing.qos, outgoing.message.payload().len());
+        let fit = self.links[id.slot as usize].write_publish(outgoing, delivery, attempt, now);
         out.touch(id);
-        if fit == Fit::TooLarge {
-            self.give_up(slot, packet_id, outgoing.qos);
+        match fit {
+            Fit::Written => self.counters().sent(qos, payload_bytes),
+            Fit::TooLarge => self.give_up(slot, packet_id, qos, out),
         }
-        self.count_sent(slot, &outgoing, fit, out);
     }
 
-    /// [MQTT-3.1.2-25] A message that is too large for the client counts as delivered.
-    fn give_up(&mut self, slot: u32, packet_id: PacketId, qos: QoS) {
+    /// A message that is too large for the client counts as delivered. `[MQTT-3.1.2-25]`
+    fn give_up(&mut self, slot: u32, packet_id: PacketId, qos: QoS, out: &mut Outputs) {
         let outbound = &mut self.sessions[slot as usize].outbound;
         let settled = match qos {
             QoS::AtMostOnce | QoS::AtLeastOnce => outbound.on_pub_ack(packet_id),
@@ -170,6 +174,7 @@ impl Shard {
         };
         if let Ok((number, outgoing)) = settled {
             self.settle_number(slot, number, outgoing.message.size_bytes());
+            self.report_drop(slot, &outgoing.message, DropReason::TooLarge, out);
         }
     }
 

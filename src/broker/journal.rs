@@ -44,8 +44,10 @@ pub enum Op {
     },
     /// A message with all its durable targets, in one record: it reaches all of them or none.
     Append {
-        /// The message. If its RETAIN is set it also becomes the retained message of its topic.
+        /// The message.
         message: Arc<Message>,
+        /// Whether it becomes the retained message of its topic, or with an empty payload removes it.
+        retain: bool,
         /// Who has it queued.
         targets: Vec<Target>,
         /// The durable publisher and its packet identifier, if it was published with QoS 2: from here on

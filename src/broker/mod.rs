@@ -307,7 +307,8 @@ impl Shard {
     /// lets it lose, and its publishers are not held up by it.
     fn end_turn(&mut self, now: Timestamp, out: &mut Outputs) {
         while let Some(handle) = self.overflown.pop() {
-            let session = self.sessions.get(handle.slot as usize).filter(|session| session.handle.is(&handle));
+            let session =
+                self.sessions.get(handle.slot as usize).filter(|session| session.handle.is(&handle));
             if let Some(id) = session.and_then(Session::link) {
                 self.close(now, id, Cause::TooSlow, out);
             }

@@ -113,15 +113,22 @@ impl Shard {
         let link = &self.links[id.slot as usize];
         if !publish.properties.subscription_ids.is_empty() {
             // [MQTT-3.3.4-6]
-            return Err(misbehaved(ReasonCode::ProtocolError, "a Subscription Identifier in PUBLISH from a client"));
+            return Err(misbehaved(
+                ReasonCode::ProtocolError,
+                "a Subscription Identifier in PUBLISH from a client",
+            ));
         }
         let Some(packet_id) = publish.delivery.packet_id() else { return Ok(()) };
         let inbound = &self.sessions[slot as usize].inbound;
         let used = inbound.counted() + link.unacknowledged as usize;
         let is_new = publish.delivery.qos() == QoS::AtLeastOnce || !inbound.is_unreleased(packet_id);
-        if link.settings.version.is_v5() && is_new && used >= usize::from(self.shared.limits.receive_maximum) {
+        if link.settings.version.is_v5() && is_new && used >= usize::from(self.shared.limits.receive_maximum)
+        {
             // [MQTT-3.3.4-7]
-            return Err(misbehaved(ReasonCode::ReceiveMaximumExceeded, "more PUBLISH than the Receive Maximum"));
+            return Err(misbehaved(
+                ReasonCode::ReceiveMaximumExceeded,
+                "more PUBLISH than the Receive Maximum",
+            ));
         }
         Ok(())
     }
@@ -155,19 +162,25 @@ impl Shard {
                 resolved
             }
         };
-        Ok(resolved.map_err(|_| Fault { code: ReasonCode::TopicNameInvalid, why: "the topic name exceeds a limit" }))
+        Ok(resolved
+            .map_err(|_| Fault { code: ReasonCode::TopicNameInvalid, why: "the topic name exceeds a limit" }))
     }
 
     fn check_publish(&self, id: LinkId, publish: &Publish<'_>, topic: &str) -> Result<(), Fault> {
         let is_text = publish.properties.payload_format == Some(PayloadFormat::Utf8);
         if is_text && self.shared.check_payload_format && std::str::from_utf8(publish.payload).is_err() {
-            return Err(Fault { code: ReasonCode::PayloadFormatInvalid, why: "the payload is not UTF-8 text" });
+            return Err(Fault {
+                code: ReasonCode::PayloadFormatInvalid,
+                why: "the payload is not UTF-8 text",
+            });
         }
         let link = &self.links[id.slot as usize];
         let client_id = link.session.map_or("", |slot| &self.sessions[slot as usize].handle.client_id);
         match self.shared.authorize.decide(&link.settings.principal, client_id, Action::Publish, topic) {
             Decision::Allowed => Ok(()),
-            Decision::Denied => Err(Fault { code: ReasonCode::NotAuthorized, why: "not authorized to publish" }),
+            Decision::Denied => {
+                Err(Fault { code: ReasonCode::NotAuthorized, why: "not authorized to publish" })
+            }
         }
     }
 
@@ -260,10 +273,16 @@ impl Shard {
         let is_matched = !route.shards.is_empty() || !picks.is_empty();
         if message.qos() == QoS::AtMostOnce {
             for (shard, targets) in route.shards.iter().chain(&picks) {
-                self.dispatch(now, message, Share { shard: *shard, targets: targets.clone(), numbers: Vec::new() }, out);
+                self.dispatch(
+                    now,
+                    message,
+                    Share { shard: *shard, targets: targets.clone(), numbers: Vec::new() },
+                    out,
+                );
             }
             if message.retain() && matches!(origin, Origin::Client { .. }) {
-                self.journal.lazy(Op::Append { message: message.clone(), targets: Vec::new(), received: None });
+                let message = message.clone();
+                self.journal.lazy(Op::Append { message, retain: true, targets: Vec::new(), received: None });
             }
             return Ok(Accepted { is_matched, gate: None });
         }
@@ -306,7 +325,10 @@ impl Shard {
             return Err(Fault { code: ReasonCode::QuotaExceeded, why: "the queue of a subscriber is full" });
         }
         if self.shared.queued_bytes().saturating_add(size) > limits.queues_bytes_max {
-            return Err(Fault { code: ReasonCode::QuotaExceeded, why: "the queues of all subscribers are full" });
+            return Err(Fault {
+                code: ReasonCode::QuotaExceeded,
+                why: "the queues of all subscribers are full",
+            });
         }
         Ok(())
     }
@@ -317,9 +339,10 @@ impl Shard {
             return Ok(());
         }
         match origin {
-            Origin::Client { .. } if message.qos() > QoS::AtMostOnce => {
-                Err(Fault { code: ReasonCode::QuotaExceeded, why: "there are as many retained messages as there may be" })
-            }
+            Origin::Client { .. } if message.qos() > QoS::AtMostOnce => Err(Fault {
+                code: ReasonCode::QuotaExceeded,
+                why: "there are as many retained messages as there may be",
+            }),
             Origin::Client { .. } | Origin::Own => {
                 self.counters().drop(DropReason::RetainedFull, 1);
                 Ok(())
@@ -390,11 +413,18 @@ impl Shard {
         if targets.is_empty() && received.is_none() && !message.retain() {
             return None;
         }
-        Some(self.journal.gating(Op::Append { message: message.clone(), targets, received }))
+        let op = Op::Append { message: message.clone(), retain: message.retain(), targets, received };
+        Some(self.journal.gating(op))
     }
 
     /// Delivers here, or sends to the shard that does.
-    pub(super) fn dispatch(&mut self, now: Timestamp, message: &Arc<Message>, share: Share, out: &mut Outputs) {
+    pub(super) fn dispatch(
+        &mut self,
+        now: Timestamp,
+        message: &Arc<Message>,
+        share: Share,
+        out: &mut Outputs,
+    ) {
         if share.shard == self.index {
             self.deliver_all(now, message, &share.targets, &share.numbers, out);
             if share.numbers.capacity() > self.numbers.capacity() {
@@ -415,13 +445,20 @@ impl Shard {
 
     /// Gives a message that a member of a shared subscription cannot have any more to another one, if
     /// there is one: in one journal record with its end for the member that leaves.
-    pub(super) fn pass_on(&mut self, now: Timestamp, message: &Arc<Message>, member: Target, out: &mut Outputs) {
+    pub(super) fn pass_on(
+        &mut self,
+        now: Timestamp,
+        message: &Arc<Message>,
+        member: Target,
+        out: &mut Outputs,
+    ) {
         let shard = member.session.shard;
         let targets: Arc<[Target]> = Arc::from([member]);
         let mut durable = Vec::new();
         let share = self.reserve(message, shard, &targets, &mut durable);
         if !durable.is_empty() {
-            self.journal.lazy(Op::Append { message: message.clone(), targets: durable, received: None });
+            let message = message.clone();
+            self.journal.lazy(Op::Append { message, retain: false, targets: durable, received: None });
         }
         self.dispatch(now, message, share, out);
     }
@@ -429,10 +466,17 @@ impl Shard {
 
 /// What a target gets of a message, which may be its own. `[MQTT-3.8.3-3]`
 pub(super) fn for_publisher<'a>(target: &'a Target, message: &Message) -> Option<&'a Target> {
-    let is_own = || message.publisher().is_some_and(|publisher| Arc::ptr_eq(publisher, &target.session.client_id));
+    let is_own =
+        || message.publisher().is_some_and(|publisher| Arc::ptr_eq(publisher, &target.session.client_id));
     match &target.own {
         Own::Same => Some(target),
-        Own::Nothing => if is_own() { None } else { Some(target) },
+        Own::Nothing => {
+            if is_own() {
+                None
+            } else {
+                Some(target)
+            }
+        }
         Own::Reduced(reduced) => Some(if is_own() { &**reduced } else { target }),
     }
 }

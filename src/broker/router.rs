@@ -221,7 +221,12 @@ impl Subscribers {
     }
 
     /// Adds a member to a group, or changes it. True if it is new.
-    fn join(&mut self, filter: &TopicFilter, session: &Arc<SessionHandle>, subscription: Subscription) -> bool {
+    fn join(
+        &mut self,
+        filter: &TopicFilter,
+        session: &Arc<SessionHandle>,
+        subscription: Subscription,
+    ) -> bool {
         let member = Target {
             session: session.clone(),
             qos: subscription.options.qos,

@@ -1,17 +1,19 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
+use std::sync::Arc;
+
 use crate::{
     acl::{Action, Decision},
     codec::{
-        AckProperties, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions, UnsubAck,
-        Unsubscribe,
+        AckProperties, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions,
+        UnsubAck, Unsubscribe,
     },
-    session::{LinkId, Outgoing, Source, Subscription, TakeSent},
+    session::{LinkId, Outgoing, SessionHandle, Source, Subscription, TakeSent},
     time::Timestamp,
     topic::{TopicError, TopicFilter},
 };
 
-use super::{Cause, Event, Gate, Op, Outputs, Shard, misbehaved};
+use super::{Cause, Event, Gate, Op, Outputs, Shard, journal, misbehaved};
 
 /// A subscription whose retained messages are due behind SUBACK.
 struct Replay {
@@ -51,7 +53,11 @@ impl Shard {
         self.hold(id, gate);
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2]
         let properties = AckProperties::default();
-        self.write(id, &Packet::SubAck(SubAck { packet_id: subscribe.packet_id, properties, codes: &codes }), out);
+        self.write(
+            id,
+            &Packet::SubAck(SubAck { packet_id: subscribe.packet_id, properties, codes: &codes }),
+            out,
+        );
         for replay in &replays {
             self.replay(now, slot, replay, out);
         }
@@ -81,7 +87,9 @@ impl Shard {
         let principal = &self.links[id.slot as usize].settings.principal;
         let session = &mut self.sessions[slot as usize];
         let client_id = &session.handle.client_id;
-        if self.shared.authorize.decide(principal, client_id, Action::Subscribe, filter.pattern()) == Decision::Denied {
+        if self.shared.authorize.decide(principal, client_id, Action::Subscribe, filter.pattern())
+            == Decision::Denied
+        {
             return Err(ReasonCode::NotAuthorized);
         }
         let is_known = session.subscriptions.contains_key(&filter);
@@ -93,7 +101,11 @@ impl Shard {
         self.shared.router.subscribe(&filter, &session.handle, subscription);
         if session.handle.is_durable() {
             let session = session.handle.clone();
-            *gate = Some(self.journal.gating(Op::PutSubscription { session, filter: filter.clone(), subscription }));
+            *gate = Some(self.journal.gating(Op::PutSubscription {
+                session,
+                filter: filter.clone(),
+                subscription,
+            }));
         }
         let SubscriptionOptions { qos, retain_handling, .. } = subscription.options;
         let is_due = match retain_handling {
@@ -107,7 +119,14 @@ impl Shard {
         Ok(qos)
     }
 
-    fn refuse_filter(&mut self, id: LinkId, slot: u32, filter: &str, code: ReasonCode, out: &mut Outputs) -> u8 {
+    fn refuse_filter(
+        &mut self,
+        id: LinkId,
+        slot: u32,
+        filter: &str,
+        code: ReasonCode,
+        out: &mut Outputs,
+    ) -> u8 {
         let client_id = self.sessions[slot as usize].client_id().clone();
         out.events.push(Event::SubscriptionRefused { client_id, filter: filter.into(), code });
         // [MQTT-3.1.1/3.9.3-2]
@@ -137,6 +156,22 @@ impl Shard {
             self.journal_replay(&handle, number, &outgoing);
             self.enqueue(now, slot, number, outgoing, out);
         }
+    }
+
+    fn journal_replay(&mut self, session: &Arc<SessionHandle>, number: u64, outgoing: &Outgoing) {
+        if !session.is_durable() {
+            return;
+        }
+        let target = journal::Target {
+            session: session.clone(),
+            number,
+            qos: outgoing.qos,
+            retain: true,
+            subscription_ids: outgoing.subscription_ids.clone(),
+            share: None,
+        };
+        let message = outgoing.message.clone();
+        self.journal.lazy(Op::Append { message, retain: false, targets: vec![target], received: None });
     }
 
     pub(super) fn on_unsubscribe(

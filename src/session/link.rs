@@ -124,16 +124,23 @@ impl Link {
 
     /// Writes any packet but PUBLISH, trimmed to what the client takes and wants.
     pub fn write(&mut self, packet: &Packet<'_>) -> Fit {
-        let trimmed = if self.settings.problem_information { None } else { without_problem_information(packet) };
+        let trimmed =
+            if self.settings.problem_information { None } else { without_problem_information(packet) };
         let packet = trimmed.as_ref().unwrap_or(packet);
         let Link { outbox, settings, .. } = self;
-        let is_written =
-            outbox.write(|bytes| codec::encode_within(packet, settings.version, settings.packet_bytes_max, bytes));
+        let is_written = outbox
+            .write(|bytes| codec::encode_within(packet, settings.version, settings.packet_bytes_max, bytes));
         if is_written { Fit::Written } else { Fit::TooLarge }
     }
 
     /// Writes a PUBLISH.
-    pub fn write_publish(&mut self, outgoing: &Outgoing, delivery: Delivery, attempt: Attempt, now: Timestamp) -> Fit {
+    pub fn write_publish(
+        &mut self,
+        outgoing: &Outgoing,
+        delivery: Delivery,
+        attempt: Attempt,
+        now: Timestamp,
+    ) -> Fit {
         let Link { outbox, settings, aliases_out, .. } = self;
         let message = &outgoing.message;
         let mut head = PublishHead {

@@ -19,12 +19,7 @@ pub use outbound::{AckError, Attempt, Outbound, Outgoing, TakeSent};
 pub use outbox::Outbox;
 pub use transient::{Source, Transient};
 
-use crate::{
-    codec::SubscriptionOptions,
-    message::Message,
-    time::Timestamp,
-    topic::TopicFilter,
-};
+use crate::{codec::SubscriptionOptions, message::Message, time::Timestamp, topic::TopicFilter};
 
 /// The state that the broker keeps for one client identifier.
 #[derive(Debug)]
@@ -114,7 +109,9 @@ impl Session {
     /// and if never. `[MQTT-4.1.0-1]` `[MQTT-4.1.0-2]`
     pub fn ends_at(&self) -> Option<Timestamp> {
         match self.state {
-            SessionState::Detached(since) if self.expiry_secs != u32::MAX => Some(since.plus_secs(self.expiry_secs)),
+            SessionState::Detached(since) if self.expiry_secs != u32::MAX => {
+                Some(since.plus_secs(self.expiry_secs))
+            }
             SessionState::Detached(_) | SessionState::Connected(_) => None,
         }
     }

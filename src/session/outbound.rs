@@ -140,17 +140,19 @@ impl Outbound {
         };
         self.inflight += 1;
         match self.set(number, sending) {
-            Sending::AwaitPubAck(outgoing) | Sending::AwaitPubRec(outgoing) => Some((packet_id(number), outgoing)),
+            Sending::AwaitPubAck(outgoing) | Sending::AwaitPubRec(outgoing) => {
+                Some((packet_id(number), outgoing))
+            }
             Sending::Reserved | Sending::AwaitPubComp | Sending::Settled => None,
         }
     }
 
-    /// Takes the head of the queue out, unsent.
-    pub fn discard(&mut self) -> Option<Outgoing> {
+    /// Takes the head of the queue out, unsent. Returns it with its number.
+    pub fn discard(&mut self) -> Option<(u64, Outgoing)> {
         let Queued { number, outgoing, .. } = self.queue.pop_front()?;
         self.set(number, Sending::Settled);
         self.advance();
-        Some(outgoing)
+        Some((number, outgoing))
     }
 
     /// PUBACK. Returns the number and the message that are settled by it.
@@ -331,7 +333,9 @@ impl Outbound {
     fn restore(&mut self, number: u64, sending: Sending) -> AckError {
         let error = match sending {
             Sending::Reserved | Sending::Settled => AckError::Unknown,
-            Sending::AwaitPubAck(_) | Sending::AwaitPubRec(_) | Sending::AwaitPubComp => AckError::WrongPacket,
+            Sending::AwaitPubAck(_) | Sending::AwaitPubRec(_) | Sending::AwaitPubComp => {
+                AckError::WrongPacket
+            }
         };
         self.set(number, sending);
         error
