@@ -317,13 +317,15 @@ impl fmt::Display for TlsCause<'_> {
             Some(Error::NoCertificatesPresented) => {
                 f.write_str("client presented no certificate, which this listener requires")
             }
-            Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-                f.write_str("client certificate is signed by none of the listener's client_ca")
-            }
+            // A bad signature: an authority of the same name, but with another key.
+            Some(Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            )) => f.write_str("client certificate is signed by none of the listener's client_ca"),
             Some(Error::AlertReceived(
                 alert @ (AlertDescription::UnknownCA
                 | AlertDescription::BadCertificate
-                | AlertDescription::CertificateUnknown),
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::DecryptError),
             )) => write!(f, "client does not trust the server's certificate (alert {alert:?})"),
             _ => write!(f, "{cause}"),
         }
