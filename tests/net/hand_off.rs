@@ -4,7 +4,7 @@ use std::{io, pin::Pin};
 
 use dunlin::{
     config::{Transport, WebSocket},
-    net::{Peer, Socket, Stream},
+    net::{Peer, Socket, Stream, TransportKind},
 };
 use futures_util::{SinkExt, StreamExt};
 use rustls::pki_types::ServerName;
@@ -113,17 +113,18 @@ async fn a_connection_moves_with_data_in_flight_both_ways() {
 
     let site = Site::new();
     let websocket = WebSocket { path: "/mqtt".to_owned() };
-    for transport in [
-        Transport::Plain,
-        Transport::Tls(site.tls.clone()),
-        Transport::WebSocket(websocket.clone()),
-        Transport::SecureWebSocket(websocket, site.tls.clone()),
+    for (kind, transport) in [
+        (TransportKind::Tcp, Transport::Plain),
+        (TransportKind::Tls, Transport::Tls(site.tls.clone())),
+        (TransportKind::WebSocket, Transport::WebSocket(websocket.clone())),
+        (TransportKind::SecureWebSocket, Transport::SecureWebSocket(websocket, site.tls.clone())),
     ] {
         let server = Server::start(transport.clone());
         let (stream, client) =
             within(async { tokio::join!(server.accept(), Client::connect(&server, &site, &transport)) })
                 .await;
         let mut stream = stream.unwrap();
+        assert_eq!(stream.transport(), kind);
         let data: Vec<u8> =
             (0..DATA_BYTES as u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let client = tokio::spawn(client.exchange(data.clone()));

@@ -239,95 +239,96 @@ struct Fault {
     message: &'static str,
 }
 
+const FAULTS: &[Fault] = &[
+    Fault {
+        spoil: |site| {
+            site.tls.certificate = site.directory.path("absent.crt");
+            site.tls.certificate.clone()
+        },
+        message: "cannot read",
+    },
+    Fault { spoil: |site| spoil_certificate(site, ""), message: "has no certificate: it is empty" },
+    Fault {
+        spoil: |site| {
+            let key = site.authority.issue(ExtendedKeyUsagePurpose::ServerAuth).key.serialize_pem();
+            spoil_certificate(site, &key)
+        },
+        message: "has no certificate: it holds PRIVATE KEY; check which file is configured as certificate",
+    },
+    Fault {
+        spoil: |site| spoil_certificate(site, "hello"),
+        message: "has no certificate: it is not PEM (no line starts with \"-----BEGIN\")",
+    },
+    Fault {
+        spoil: |site| {
+            rewrite(&site.tls.certificate, &site.authority.der);
+            site.tls.certificate.clone()
+        },
+        message: "it looks like DER; convert it with: openssl x509 -inform DER",
+    },
+    Fault {
+        spoil: |site| {
+            let whole = site.authority.pem.clone();
+            spoil_certificate(site, &whole[..whole.len() / 2])
+        },
+        message: "is broken PEM",
+    },
+    Fault {
+        spoil: |site| spoil_certificate(site, &pem("CERTIFICATE", b"not a certificate")),
+        message: "holds a certificate that cannot be used",
+    },
+    Fault {
+        spoil: |site| {
+            site.tls.key = site.directory.path("absent.key");
+            site.tls.key.clone()
+        },
+        message: "cannot read",
+    },
+    Fault {
+        spoil: |site| {
+            let certificate = site.authority.pem.clone();
+            spoil_key(site, &certificate)
+        },
+        message: "has no private key: it holds CERTIFICATE; check which file is configured as key",
+    },
+    Fault {
+        spoil: |site| spoil_key(site, &pem("ENCRYPTED PRIVATE KEY", b"secret")),
+        message: "is encrypted; decrypt it with: openssl pkey",
+    },
+    Fault {
+        spoil: |site| {
+            spoil_key(
+                site,
+                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----\n",
+            )
+        },
+        message: "is encrypted; decrypt it with: openssl pkey",
+    },
+    Fault {
+        spoil: |site| spoil_key(site, &pem("PRIVATE KEY", b"not a key")),
+        message: "holds a key that cannot be used",
+    },
+    Fault {
+        spoil: |site| {
+            let other = site.authority.issue(ExtendedKeyUsagePurpose::ServerAuth).key.serialize_pem();
+            spoil_key(site, &other)
+        },
+        message: "does not belong to the first certificate",
+    },
+    Fault {
+        spoil: |site| {
+            let path = site.directory.write("ca.crt", pem("PUBLIC KEY", b"not a certificate"));
+            site.tls.client_certificate = ClientCertificate::Required;
+            site.tls.client_ca = Some(path.clone());
+            path
+        },
+        message: "has no certificate: it holds PUBLIC KEY",
+    },
+];
+
 #[test]
 fn bad_files_are_named_with_what_was_found_and_what_to_do() {
-    let table = [
-        Fault {
-            spoil: |site| {
-                site.tls.certificate = site.directory.path("absent.crt");
-                site.tls.certificate.clone()
-            },
-            message: "cannot read",
-        },
-        Fault { spoil: |site| spoil_certificate(site, ""), message: "has no certificate: it is empty" },
-        Fault {
-            spoil: |site| {
-                let key = site.authority.issue(ExtendedKeyUsagePurpose::ServerAuth).key.serialize_pem();
-                spoil_certificate(site, &key)
-            },
-            message: "has no certificate: it holds PRIVATE KEY; check which file is configured as certificate",
-        },
-        Fault {
-            spoil: |site| spoil_certificate(site, "hello"),
-            message: "has no certificate: it is not PEM (no line starts with \"-----BEGIN\")",
-        },
-        Fault {
-            spoil: |site| {
-                rewrite(&site.tls.certificate, &site.authority.der);
-                site.tls.certificate.clone()
-            },
-            message: "it looks like DER; convert it with: openssl x509 -inform DER",
-        },
-        Fault {
-            spoil: |site| {
-                let whole = site.authority.pem.clone();
-                spoil_certificate(site, &whole[..whole.len() / 2])
-            },
-            message: "is broken PEM",
-        },
-        Fault {
-            spoil: |site| spoil_certificate(site, &pem("CERTIFICATE", b"not a certificate")),
-            message: "holds a certificate that cannot be used",
-        },
-        Fault {
-            spoil: |site| {
-                site.tls.key = site.directory.path("absent.key");
-                site.tls.key.clone()
-            },
-            message: "cannot read",
-        },
-        Fault {
-            spoil: |site| {
-                let certificate = site.authority.pem.clone();
-                spoil_key(site, &certificate)
-            },
-            message: "has no private key: it holds CERTIFICATE; check which file is configured as key",
-        },
-        Fault {
-            spoil: |site| spoil_key(site, &pem("ENCRYPTED PRIVATE KEY", b"secret")),
-            message: "is encrypted; decrypt it with: openssl pkey",
-        },
-        Fault {
-            spoil: |site| {
-                spoil_key(
-                    site,
-                    "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----\n",
-                )
-            },
-            message: "is encrypted; decrypt it with: openssl pkey",
-        },
-        Fault {
-            spoil: |site| spoil_key(site, &pem("PRIVATE KEY", b"not a key")),
-            message: "holds a key that cannot be used",
-        },
-        Fault {
-            spoil: |site| {
-                let other = site.authority.issue(ExtendedKeyUsagePurpose::ServerAuth).key.serialize_pem();
-                spoil_key(site, &other)
-            },
-            message: "does not belong to the first certificate",
-        },
-        Fault {
-            spoil: |site| {
-                let path = site.directory.write("ca.crt", pem("PUBLIC KEY", b"not a certificate"));
-                site.tls.client_certificate = ClientCertificate::Required;
-                site.tls.client_ca = Some(path.clone());
-                path
-            },
-            message: "has no certificate: it holds PUBLIC KEY",
-        },
-    ];
-    for (row, fault) in table.iter().enumerate() {
+    for (row, fault) in FAULTS.iter().enumerate() {
         let mut site = Site::new();
         let file = (fault.spoil)(&mut site);
         let text = server_config(&site.tls, ApplicationProtocol::Mqtt).unwrap_err().to_string();
