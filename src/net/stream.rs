@@ -12,7 +12,7 @@ use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::config::Transport;
+use crate::config::{Tls, Transport};
 
 use super::{
     socket::{Opening, Peer, Socket},
@@ -181,17 +181,23 @@ impl fmt::Display for TransportKind {
 /// What a listener does to a fresh socket, with everything read and checked beforehand.
 #[derive(Debug)]
 pub struct PreparedTransport {
-    /// Behind a lock, so that certificates can be exchanged while connections come in.
-    tls: Option<RwLock<Arc<ServerConfig>>>,
+    tls: Option<PreparedTls>,
     /// The path that WebSocket clients must ask for.
     websocket_path: Option<String>,
+}
+
+#[derive(Debug)]
+struct PreparedTls {
+    /// Behind a lock, so that certificates can be exchanged while connections come in.
+    config: RwLock<Arc<ServerConfig>>,
+    protocol: ApplicationProtocol,
 }
 
 impl PreparedTransport {
     /// Reads the files that the transport needs.
     ///
     /// # Errors
-    /// As of [`tls::server_config`].
+    /// As of [`server_config`](super::server_config).
     pub fn prepare(transport: &Transport) -> Result<Self, TlsError> {
         let (tls, protocol, websocket) = match transport {
             Transport::Plain => (None, ApplicationProtocol::Mqtt, None),
@@ -201,17 +207,35 @@ impl PreparedTransport {
                 (Some(tls), ApplicationProtocol::Http11, Some(websocket))
             }
         };
-        let tls = tls.map(|tls| tls::server_config(tls, protocol)).transpose()?;
-        Ok(Self {
-            tls: tls.map(RwLock::new),
-            websocket_path: websocket.map(|websocket| websocket.path.clone()),
-        })
+        let tls = match tls {
+            None => None,
+            Some(tls) => {
+                let config = RwLock::new(tls::server_config(tls, protocol)?);
+                Some(PreparedTls { config, protocol })
+            }
+        };
+        Ok(Self { tls, websocket_path: websocket.map(|websocket| websocket.path.clone()) })
+    }
+
+    /// Reads the files of `tls` anew, for connections from now on; those that are open keep what they have.
+    /// Tickets of before are no longer honoured, so that nobody gets in on a certificate that is not trusted
+    /// any more. Without effect on a transport without TLS.
+    ///
+    /// # Errors
+    /// As of [`server_config`](super::server_config); then everything stays as it was.
+    pub fn reload_tls(&self, tls: &Tls) -> Result<(), TlsError> {
+        if let Some(prepared) = &self.tls {
+            let config = tls::server_config(tls, prepared.protocol)?;
+            *prepared.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        }
+        Ok(())
     }
 
     /// The TLS configuration for the next connection.
     fn tls(&self) -> Option<Arc<ServerConfig>> {
         // Whoever panicked under the lock did so with either configuration in place, and both are whole.
-        self.tls.as_ref().map(|tls| Arc::clone(&tls.read().unwrap_or_else(PoisonError::into_inner)))
+        let config = self.tls.as_ref()?.config.read().unwrap_or_else(PoisonError::into_inner);
+        Some(Arc::clone(&config))
     }
 }
 

@@ -306,7 +306,7 @@ fn answer(head: &[u8], path: &str) -> Result<Vec<u8>, HandshakeRefusal> {
         Err(WsError::Protocol(ProtocolError::WrongHttpMethod)) => {
             let text = "A WebSocket begins with GET.".to_owned();
             let refusal = HandshakeRefusal::new(StatusCode::METHOD_NOT_ALLOWED, text);
-            return Err(refusal.with_header("Allow: GET"));
+            return Err(refusal.with_headers("Connection: close\r\nAllow: GET\r\n"));
         }
         Err(error) => {
             return Err(HandshakeRefusal::bad_request(format!("The request is malformed: {error}.")));
@@ -336,11 +336,13 @@ fn no_upgrade(error: &WsError) -> HandshakeRefusal {
             let text =
                 "This is an MQTT broker. Connect with an MQTT client that speaks WebSocket.".to_owned();
             HandshakeRefusal::new(StatusCode::UPGRADE_REQUIRED, text)
-                .with_header("Connection: Upgrade\r\nUpgrade: websocket")
+                .with_headers("Connection: Upgrade, close\r\nUpgrade: websocket\r\n")
         }
         WsError::Protocol(ProtocolError::MissingSecWebSocketVersionHeader) => {
             let text = "The WebSocket version must be 13.".to_owned();
-            HandshakeRefusal::new(StatusCode::UPGRADE_REQUIRED, text).with_header("Sec-WebSocket-Version: 13")
+            HandshakeRefusal::new(StatusCode::UPGRADE_REQUIRED, text).with_headers(
+                "Connection: Upgrade, close\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            )
         }
         error => HandshakeRefusal::bad_request(format!("The WebSocket request is malformed: {error}.")),
     }
@@ -369,20 +371,21 @@ fn choose_subprotocol(headers: &HeaderMap) -> Result<&'static str, HandshakeRefu
 pub struct HandshakeRefusal {
     status: StatusCode,
     text: String,
-    header: Option<&'static str>,
+    /// Lines of the head that are particular to it, each with its end.
+    headers: &'static str,
 }
 
 impl HandshakeRefusal {
     fn new(status: StatusCode, text: String) -> Self {
-        Self { status, text, header: None }
+        Self { status, text, headers: "Connection: close\r\n" }
     }
 
     fn bad_request(text: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, text)
     }
 
-    fn with_header(mut self, header: &'static str) -> Self {
-        self.header = Some(header);
+    fn with_headers(mut self, headers: &'static str) -> Self {
+        self.headers = headers;
         self
     }
 
@@ -393,14 +396,10 @@ impl HandshakeRefusal {
     }
 
     fn to_response(&self) -> Vec<u8> {
-        let own = match self.header {
-            Some(header) => format!("{header}\r\n"),
-            None => "Connection: close\r\n".to_owned(),
-        };
-        let Self { status, text, .. } = self;
+        let Self { status, text, headers } = self;
         let length = text.len() + 1;
         format!(
-            "HTTP/1.1 {status}\r\n{own}Content-Type: text/plain; charset=utf-8\r\n\
+            "HTTP/1.1 {status}\r\n{headers}Content-Type: text/plain; charset=utf-8\r\n\
              X-Content-Type-Options: nosniff\r\nContent-Length: {length}\r\n\r\n{text}\n"
         )
         .into_bytes()

@@ -1,6 +1,6 @@
 //! TLS: versions, client certificates, ALPN, and what is said about bad files.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use dunlin::{
     config::{ClientCertificate, TlsVersion, Transport},
@@ -119,6 +119,35 @@ async fn client_certificates_are_asked_for_as_configured() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn reloading_serves_the_new_certificate_or_keeps_the_old_one() {
+    let mut site = Site::new();
+    let server = Server::start(Transport::Tls(site.tls.clone()));
+    let client = site.trusting_client().config();
+    let serves = async |identity: &Identity| {
+        // The same configuration, so that the client presents the tickets that it got before.
+        let connector = TlsConnector::from(Arc::clone(&client));
+        let name = ServerName::try_from("localhost").unwrap();
+        let connect = async { connector.connect(name, server.connect().await).await.unwrap() };
+        let (served, client) = within(async { tokio::join!(server.accept(), connect) }).await;
+        served.unwrap();
+        assert_eq!(client.get_ref().1.peer_certificates().unwrap()[0], identity.der);
+    };
+    let (first, second) = (
+        site.authority.issue(ExtendedKeyUsagePurpose::ServerAuth),
+        site.authority.issue(ExtendedKeyUsagePurpose::ServerAuth),
+    );
+    for identity in [&first, &second] {
+        rewrite(&site.tls.certificate, &identity.pem);
+        rewrite(&site.tls.key, identity.key.serialize_pem());
+        server.transport.reload_tls(&site.tls).unwrap();
+        serves(identity).await;
+    }
+    site.tls.key = site.directory.path("absent.key");
+    server.transport.reload_tls(&site.tls).unwrap_err();
+    serves(&second).await;
 }
 
 #[tokio::test]

@@ -407,3 +407,37 @@ async fn a_peer_that_does_not_read_makes_writes_wait_and_loses_nothing() {
     finished.unwrap();
     assert!(received == sent, "what was taken arrives in order");
 }
+
+#[tokio::test]
+async fn a_write_finds_room_behind_answers_to_a_flood_of_pings() {
+    let (mut stream, client, _) = connect(500, "mqtt").await;
+    let (mut sink, mut messages) = client.split();
+    let flood = async {
+        for _ in 0..300 {
+            sink.send(Message::Ping(vec![1; 120].into())).await.unwrap();
+        }
+    };
+    let mut nothing = [0; 1];
+    within(async {
+        tokio::select! {
+            () = flood => {}
+            read = stream.read(&mut nothing) => panic!("{read:?} is no data"),
+        }
+    })
+    .await;
+    let data = vec![7; 16 * 1024];
+    assert!(stream.write(&data).now_or_never().is_none(), "there is no room");
+    let receive = async {
+        loop {
+            if let Message::Binary(payload) = messages.next().await.unwrap().unwrap() {
+                return payload;
+            }
+        }
+    };
+    let send = async {
+        stream.write_all(&data).await.unwrap();
+        stream.flush().await.unwrap();
+    };
+    let ((), received) = within(async { tokio::join!(send, receive) }).await;
+    assert!(received == data);
+}
