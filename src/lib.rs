@@ -3,8 +3,10 @@
 pub mod acl;
 pub mod broker;
 pub mod codec;
+pub mod config;
 pub mod limits;
 pub mod message;
+pub mod net;
 pub mod session;
 pub mod time;
 pub mod topic;

@@ -1,0 +1,17 @@
+//! Sockets: listening, accepting, TLS and WebSocket, down to one byte stream that carries MQTT.
+//!
+//! A connection is a [`Socket`] accepted from a [`BoundListener`], made a [`Stream`] by [`upgrade`]. Nothing
+//! in here knows a packet; the one exception is [`Opening`], which guesses a protocol from its first byte to
+//! tell people that they connected to the wrong port.
+
+mod listener;
+mod socket;
+mod stream;
+mod tls;
+mod websocket;
+
+pub use listener::{Acceptor, BindError, BindErrorKind, BoundListener, LocalAddress, is_resource_exhaustion};
+pub use socket::{Opening, Peer, Socket};
+pub use stream::{PreparedTransport, Stream, TransportKind, UpgradeError, upgrade};
+pub use tls::{ApplicationProtocol, PemFound, PemWanted, TlsError, server_config};
+pub use websocket::HandshakeRefusal;
