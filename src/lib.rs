@@ -1,1 +1,3 @@
 //! Dunlin: an MQTT 3.1, 3.1.1 and 5 broker.
+
+pub mod config;
