@@ -1,12 +1,15 @@
 //! Dunlin: an MQTT 3.1, 3.1.1 and 5 broker.
 
 pub mod acl;
+pub mod auth;
 pub mod broker;
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod limits;
 pub mod message;
 pub mod net;
 pub mod session;
+pub mod store;
 pub mod time;
 pub mod topic;

@@ -1,7 +1,27 @@
 //! Configuration: what is written in a file, in the environment and on the command line, checked once and
 //! handed to the broker as plain values.
+//!
+//! Nothing behind this module validates a setting again. A [`Config`] comes from [`Config::load`] (all
+//! layers), [`Config::from_toml`] (one text) or [`Config::default`], and [`Config::to_toml`] writes it back so
+//! that reading it gives an equal value.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod check;
+mod error;
+mod layer;
+mod load;
+mod raw;
+mod strict;
+mod unit;
+
+pub use error::{ConfigErrors, Problem};
+pub use load::{DEFAULT_FILE, Loaded, Overrides, Sources, Surroundings};
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
 
 /// The whole checked configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,7 +183,80 @@ pub struct Log {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people: colours on a terminal, none elsewhere.
+    Auto,
+    /// For people: always with colours.
     Pretty,
     /// One JSON object a line.
     Json,
+}
+
+impl Default for Config {
+    /// Listens on the loopback addresses, port 1883, without authentication.
+    fn default() -> Self {
+        let limits = Limits::default();
+        let listeners = [SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), (Ipv6Addr::LOCALHOST, 1883).into()]
+            .map(|address| Listener::local(address, &limits));
+        Self {
+            listeners: listeners.into(),
+            limits,
+            shards: cores(),
+            data_dir: Surroundings::of_process().data_dir(),
+            sys_interval: Duration::from_secs(10),
+            check_payload_format: true,
+            stop_timeout: Duration::from_secs(10),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Listener {
+    /// Plain MQTT on a TCP address, open to clients that prove nothing about themselves.
+    fn local(address: SocketAddr, limits: &Limits) -> Self {
+        Self {
+            name: format!("tcp:{address}"),
+            address: Address::Tcp(address),
+            transport: Transport::Plain,
+            allow_anonymous: true,
+            connections_max: limits.connections_max,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 100_000,
+            handshakes_max: 1024,
+            connect_timeout: Duration::from_secs(10),
+            packet_bytes_max: 16 << 20,
+            client_id_bytes_max: 65_535,
+            topic_bytes_max: 65_535,
+            topic_levels_max: 200,
+            receive_maximum: 1024,
+            inflight_messages_max: 1024,
+            topic_alias_maximum: 64,
+            topic_alias_out_maximum: 16,
+            keep_alive_secs_max: u16::MAX,
+            session_expiry_secs_max: u32::MAX,
+            sessions_max: 1_000_000,
+            session_subscriptions_max: 100_000,
+            session_queue_messages_max: 1_000_000,
+            session_queue_bytes_max: 256 << 20,
+            queues_bytes_max: 1 << 30,
+            outbox_bytes_max: 1 << 20,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 1 << 30,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::Auto }
+    }
+}
+
+/// The threads that the machine runs at a time.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
 }

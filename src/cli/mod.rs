@@ -1,0 +1,157 @@
+//! The command line: what is said there, and one file per command.
+//!
+//! Exit codes of all commands: 0 success, 1 failure while running, 2 wrong usage or configuration. Results go
+//! to standard output, everything else to standard error.
+
+mod certs;
+mod check;
+mod completions;
+mod serve;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Loaded, Overrides, Sources, Surroundings};
+
+/// A failure while running: the address is in use, the peer refuses.
+const FAILURE: u8 = 1;
+/// Wrong usage or configuration; clap uses the same.
+const USAGE: u8 = 2;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dunlin",
+    version,
+    about = "An MQTT 3.1, 3.1.1 and 5 broker",
+    long_about = "An MQTT 3.1, 3.1.1 and 5 broker.\n\nWithout a command it serves: on 127.0.0.1 and ::1, \
+                  port 1883, for the clients of this machine.",
+    after_long_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Arguments,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  dunlin                                       Serve the clients of this machine
+  dunlin --listen 0.0.0.0:1883 --allow-anonymous
+                                               Serve everybody who reaches this machine
+  dunlin -c dunlin.toml --set limits.packet_bytes_max='1 MiB'
+                                               Serve as a file says, but for one key
+  dunlin check dunlin.toml                     Check a file, print the effective configuration
+  dunlin certs certs                           Make certificates for development
+  dunlin sub -t 'sensors/#' -v                 Print messages with their topics
+  dunlin pub -t sensors/1 -m 21.5 -q 1         Publish a message
+
+Configuration: flags over DUNLIN__SECTION__KEY variables over the file over defaults.
+Exit codes: 0 success, 1 failure while running, 2 wrong usage or configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker (the default)
+    Serve(serve::Arguments),
+    /// Check a configuration and print what results, as TOML
+    Check(check::Arguments),
+    /// Make a certificate authority, a server and a client certificate for development
+    Certs(certs::Arguments),
+    /// Print a completion script for a shell
+    Completions(completions::Arguments),
+}
+
+/// Flags over the configuration; they have the same meaning wherever they stand.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Configuration")]
+struct Settings {
+    /// Listen on this TCP address and port instead of the configured listeners; repeatable
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<String>,
+    /// Keep durable data in this directory
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Let clients connect without authentication, on all listeners
+    #[arg(long)]
+    allow_anonymous: bool,
+    /// Log this level and above: off, error, warn, info, debug, trace, or `info,dunlin::net=debug`
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+    /// Shape of log lines: auto, pretty or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// Set any key of the configuration, such as limits.packet_bytes_max='1 MiB'; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Settings {
+    /// Loads the configuration; what is wrong with it goes to standard error.
+    fn load(self, file: Option<PathBuf>) -> Result<Loaded, ExitCode> {
+        let overrides = Overrides {
+            listen: self.listen,
+            data_dir: self.data_dir,
+            allow_anonymous: self.allow_anonymous,
+            log_filter: self.log,
+            log_format: self.log_format,
+            set: self.set,
+        };
+        let sources = Sources { file, surroundings: Surroundings::of_process(), overrides };
+        Config::load(&sources).map_err(|errors| {
+            for problem in errors.problems() {
+                complain(problem);
+            }
+            USAGE.into()
+        })
+    }
+}
+
+/// Runs the command that the arguments of the process name.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(arguments) => serve::main(arguments),
+        Command::Check(arguments) => check::main(arguments),
+        Command::Certs(arguments) => certs::main(&arguments),
+        Command::Completions(arguments) => completions::main(&arguments),
+    }
+}
+
+/// Writes one line to standard error. Nobody is left to tell if that fails.
+fn complain(message: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "error: {message}");
+}
+
+/// Writes a result to standard output. A reader that went away, as `head` does, is no failure.
+fn print(text: impl AsRef<[u8]>) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(format_args!("standard output: {error}"));
+            FAILURE.into()
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,131 @@
+//! `dunlin serve`: configuration, logs, the broker, and signals.
+
+use std::{
+    env,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+use tokio::{runtime, signal::unix};
+use tracing::{error, info, warn};
+use tracing_subscriber::{EnvFilter, fmt};
+
+use super::{EXAMPLES, FAILURE, Settings, USAGE, complain};
+use crate::config::{Config, Log, LogFormat};
+
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// Read this file; without it $DUNLIN_CONFIG, else /etc/dunlin/dunlin.toml if it exists
+    #[arg(short, long, value_name = "FILE", help_heading = "Configuration")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub(super) fn main(arguments: Arguments) -> ExitCode {
+    let loaded = match arguments.settings.load(arguments.config) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    if let Err(error) = start_log(&loaded.config.log) {
+        complain(error);
+        return USAGE.into();
+    }
+    match loaded.file.as_deref().map(Path::display) {
+        Some(file) => info!(%file, "configuration read"),
+        None => info!("no configuration file, defaults apply"),
+    }
+    run(loaded.config)
+}
+
+/// Serves until SIGTERM or SIGINT; a second signal does not wait for the stop to finish.
+fn run(config: Config) -> ExitCode {
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!(%error, "the runtime does not start");
+            return FAILURE.into();
+        }
+    };
+    runtime.block_on(async {
+        let (mut signals, broker) = match Signals::new() {
+            Ok(signals) => (signals, Broker::start(config).await),
+            Err(error) => {
+                error!(%error, "signals cannot be caught");
+                return FAILURE.into();
+            }
+        };
+        let broker = match broker {
+            Ok(broker) => broker,
+            Err(error) => {
+                error!("{error}");
+                return FAILURE.into();
+            }
+        };
+        info!(signal = signals.next().await, "stopping");
+        tokio::select! {
+            () = broker.stop() => {
+                info!("stopped");
+                ExitCode::SUCCESS
+            }
+            signal = signals.next() => {
+                warn!(signal, "stopped at once, connections were not drained");
+                FAILURE.into()
+            }
+        }
+    })
+}
+
+/// The signals that end the broker.
+struct Signals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: unix::signal(unix::SignalKind::terminate())?,
+            interrupt: unix::signal(unix::SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one and names it.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Sends logs to standard error, filtered per module.
+fn start_log(log: &Log) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("log.filter: {error}"))?;
+    let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
+    // https://no-color.org: set and not empty.
+    let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let started = match log.format {
+        LogFormat::Auto => builder.with_ansi(colours).try_init(),
+        LogFormat::Pretty => builder.with_ansi(true).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| format!("logs: {error}"))
+}
+
+// MERGE: stands for the broker of the library until both meet; to be replaced by
+//   use crate::{Broker, StartError};   Broker::builder().config(config).start()
+struct Broker;
+
+impl Broker {
+    #[expect(clippy::unused_async, reason = "the broker starts asynchronously")]
+    async fn start(_config: Config) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    #[expect(clippy::unused_async, reason = "the broker stops asynchronously")]
+    async fn stop(self) {}
+}

@@ -1,0 +1,314 @@
+//! The configuration as written: keys and types, nothing resolved. What the keys mean is documented in
+//! `config/dunlin.toml`; which values are allowed is the business of [`super::check`].
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Address, Config, Limits, Log, LogFormat, Transport,
+    unit::{Integer, Size},
+};
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawConfig {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) shards: Integer,
+    pub(super) sys: RawSys,
+    pub(super) publish: RawPublish,
+    pub(super) stop: RawStop,
+    pub(super) log: RawLog,
+    pub(super) limits: RawLimits,
+    pub(super) listeners: Vec<RawListener>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawSys {
+    pub(super) interval_secs: Integer,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawPublish {
+    pub(super) check_payload_format: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawStop {
+    pub(super) timeout_secs: Integer,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLog {
+    pub(super) filter: String,
+    pub(super) format: RawLogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawLogFormat {
+    Auto,
+    Pretty,
+    Json,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawLimits {
+    pub(super) connections_max: Integer,
+    pub(super) handshakes_max: Integer,
+    pub(super) connect_timeout_secs: Integer,
+    pub(super) packet_bytes_max: Size,
+    pub(super) client_id_bytes_max: Size,
+    pub(super) topic_bytes_max: Size,
+    pub(super) topic_levels_max: Integer,
+    pub(super) receive_maximum: Integer,
+    pub(super) inflight_messages_max: Integer,
+    pub(super) topic_alias_maximum: Integer,
+    pub(super) topic_alias_out_maximum: Integer,
+    pub(super) keep_alive_secs_max: Integer,
+    pub(super) session_expiry_secs_max: Integer,
+    pub(super) sessions_max: Integer,
+    pub(super) session_subscriptions_max: Integer,
+    pub(super) session_queue_messages_max: Integer,
+    pub(super) session_queue_bytes_max: Size,
+    pub(super) queues_bytes_max: Size,
+    pub(super) outbox_bytes_max: Size,
+    pub(super) retained_messages_max: Integer,
+    pub(super) retained_bytes_max: Size,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawListener {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    pub(super) kind: Kind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) path: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) allow_anonymous: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) connections_max: Option<Integer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) websocket_path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls: Option<RawTls>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    #[default]
+    Tcp,
+    Tls,
+    Ws,
+    Wss,
+    Unix,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawTls {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) key: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) client_ca: Option<PathBuf>,
+    pub(super) client_certificate: ClientCertificate,
+    pub(super) version_min: TlsVersion,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ClientCertificate {
+    #[default]
+    None,
+    Optional,
+    Required,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(super) enum TlsVersion {
+    #[default]
+    #[serde(rename = "1.2")]
+    V12,
+    #[serde(rename = "1.3")]
+    V13,
+}
+
+impl Kind {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
+            Self::Unix => "unix",
+        }
+    }
+}
+
+/// The defaults. Listeners are written as little as possible: what a loopback address allows must not stick
+/// to a listener whose address a later layer changes.
+impl Default for RawConfig {
+    fn default() -> Self {
+        let listener =
+            |address: &str| RawListener { address: Some(address.into()), ..RawListener::default() };
+        Self {
+            data_dir: None,
+            shards: Integer(0),
+            sys: RawSys::default(),
+            publish: RawPublish::default(),
+            stop: RawStop::default(),
+            log: RawLog::default(),
+            limits: RawLimits::default(),
+            listeners: vec![listener("127.0.0.1:1883"), listener("[::1]:1883")],
+        }
+    }
+}
+
+impl Default for RawSys {
+    fn default() -> Self {
+        Self { interval_secs: Integer(10) }
+    }
+}
+
+impl Default for RawPublish {
+    fn default() -> Self {
+        Self { check_payload_format: true }
+    }
+}
+
+impl Default for RawStop {
+    fn default() -> Self {
+        Self { timeout_secs: Integer(10) }
+    }
+}
+
+impl Default for RawLog {
+    fn default() -> Self {
+        Self::from(&Log::default())
+    }
+}
+
+impl Default for RawLimits {
+    fn default() -> Self {
+        Self::from(&Limits::default())
+    }
+}
+
+/// An integer as TOML can hold it; the checked values come from there, so that they always fit.
+fn integer(value: impl TryInto<i64>) -> Integer {
+    Integer(value.try_into().unwrap_or(i64::MAX))
+}
+
+fn size(value: impl TryInto<i64>) -> Size {
+    Size(integer(value).0)
+}
+
+impl From<&Config> for RawConfig {
+    fn from(config: &Config) -> Self {
+        Self {
+            data_dir: Some(config.data_dir.clone()),
+            shards: integer(config.shards),
+            sys: RawSys { interval_secs: integer(config.sys_interval.as_secs()) },
+            publish: RawPublish { check_payload_format: config.check_payload_format },
+            stop: RawStop { timeout_secs: integer(config.stop_timeout.as_secs()) },
+            log: RawLog::from(&config.log),
+            limits: RawLimits::from(&config.limits),
+            listeners: config.listeners.iter().map(RawListener::from).collect(),
+        }
+    }
+}
+
+impl From<&Log> for RawLog {
+    fn from(log: &Log) -> Self {
+        let format = match log.format {
+            LogFormat::Auto => RawLogFormat::Auto,
+            LogFormat::Pretty => RawLogFormat::Pretty,
+            LogFormat::Json => RawLogFormat::Json,
+        };
+        Self { filter: log.filter.clone(), format }
+    }
+}
+
+impl From<&Limits> for RawLimits {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            connections_max: integer(limits.connections_max),
+            handshakes_max: integer(limits.handshakes_max),
+            connect_timeout_secs: integer(limits.connect_timeout.as_secs()),
+            packet_bytes_max: size(limits.packet_bytes_max),
+            client_id_bytes_max: size(limits.client_id_bytes_max),
+            topic_bytes_max: size(limits.topic_bytes_max),
+            topic_levels_max: integer(limits.topic_levels_max),
+            receive_maximum: integer(limits.receive_maximum),
+            inflight_messages_max: integer(limits.inflight_messages_max),
+            topic_alias_maximum: integer(limits.topic_alias_maximum),
+            topic_alias_out_maximum: integer(limits.topic_alias_out_maximum),
+            keep_alive_secs_max: integer(limits.keep_alive_secs_max),
+            session_expiry_secs_max: integer(limits.session_expiry_secs_max),
+            sessions_max: integer(limits.sessions_max),
+            session_subscriptions_max: integer(limits.session_subscriptions_max),
+            session_queue_messages_max: integer(limits.session_queue_messages_max),
+            session_queue_bytes_max: size(limits.session_queue_bytes_max),
+            queues_bytes_max: size(limits.queues_bytes_max),
+            outbox_bytes_max: size(limits.outbox_bytes_max),
+            retained_messages_max: integer(limits.retained_messages_max),
+            retained_bytes_max: size(limits.retained_bytes_max),
+        }
+    }
+}
+
+impl From<&super::Listener> for RawListener {
+    fn from(listener: &super::Listener) -> Self {
+        let (kind, websocket_path, tls) = match &listener.transport {
+            Transport::Plain => (Kind::Tcp, None, None),
+            Transport::Tls(tls) => (Kind::Tls, None, Some(tls)),
+            Transport::WebSocket(socket) => (Kind::Ws, Some(socket), None),
+            Transport::SecureWebSocket(socket, tls) => (Kind::Wss, Some(socket), Some(tls)),
+        };
+        let (kind, address, path) = match &listener.address {
+            Address::Tcp(address) => (kind, Some(address.to_string()), None),
+            Address::Unix(path) => (Kind::Unix, None, Some(path.clone())),
+        };
+        Self {
+            name: Some(listener.name.clone()),
+            kind,
+            address,
+            path,
+            allow_anonymous: Some(listener.allow_anonymous),
+            connections_max: Some(integer(listener.connections_max)),
+            websocket_path: websocket_path.map(|socket| socket.path.clone()),
+            tls: tls.map(RawTls::from),
+        }
+    }
+}
+
+impl From<&super::Tls> for RawTls {
+    fn from(tls: &super::Tls) -> Self {
+        Self {
+            certificate: Some(tls.certificate.clone()),
+            key: Some(tls.key.clone()),
+            client_ca: tls.client_ca.clone(),
+            client_certificate: match tls.client_certificate {
+                super::ClientCertificate::None => ClientCertificate::None,
+                super::ClientCertificate::Optional => ClientCertificate::Optional,
+                super::ClientCertificate::Required => ClientCertificate::Required,
+            },
+            version_min: match tls.version_min {
+                super::TlsVersion::V12 => TlsVersion::V12,
+                super::TlsVersion::V13 => TlsVersion::V13,
+            },
+        }
+    }
+}

@@ -1,0 +1,447 @@
+//! The configuration: its reference file, its layers and what it refuses.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use dunlin::config::{
+    Address, ClientCertificate, Config, ConfigErrors, Limits, Listener, Log, LogFormat, Overrides, Sources,
+    Surroundings, Tls, TlsVersion, Transport, WebSocket,
+};
+use proptest::prelude::*;
+
+const REFERENCE: &str = include_str!("../config/dunlin.toml");
+
+/// Loads a text as the file `dunlin.toml` of an empty directory, with variables and flags.
+fn load(text: &str, variables: &[(&str, &str)], overrides: Overrides) -> Result<Config, ConfigErrors> {
+    let directory = Scratch::new();
+    let file = directory.0.join("dunlin.toml");
+    fs::write(&file, text).unwrap();
+    let variables = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let surroundings = Surroundings { variables, directory: "/work-dir".into(), superuser: false };
+    Config::load(&Sources { file: Some(file), surroundings, overrides }).map(|loaded| loaded.config)
+}
+
+/// The problems of a text, with the directory of the file cut away.
+fn problems(text: &str) -> Vec<String> {
+    let errors = load(text, &[], Overrides::default()).expect_err("the text is refused");
+    errors.to_string().lines().map(|line| line[line.find("dunlin.toml").unwrap()..].to_owned()).collect()
+}
+
+fn set(settings: &[&str]) -> Overrides {
+    Overrides { set: settings.iter().map(ToString::to_string).collect(), ..Overrides::default() }
+}
+
+/// A directory of its own, removed when dropped.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("dunlin-config-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn the_reference_file_is_the_default() {
+    assert_eq!(Config::from_toml(REFERENCE).unwrap(), Config::default());
+    assert_eq!(Config::from_toml("").unwrap(), Config::default());
+}
+
+/// The commented part of the reference is TOML too, and with it every key of the schema appears.
+#[test]
+fn the_reference_file_has_every_key() {
+    let is_key = |word: &str| word.chars().all(|c| c == '_' || c.is_ascii_lowercase());
+    let is_toml =
+        |line: &str| line.starts_with('[') || line.split_once(" = ").is_some_and(|(key, _)| is_key(key));
+    let uncommented: String = REFERENCE
+        .lines()
+        .map(|line| line.strip_prefix("# ").filter(|rest| is_toml(rest)).unwrap_or(line))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let written: toml::Table = toml::from_str(&uncommented).unwrap();
+    let mut of_reference = BTreeSet::new();
+    keys("", &toml::Value::Table(written), &mut of_reference);
+
+    let tls = Tls {
+        certificate: "/c".into(),
+        key: "/k".into(),
+        client_ca: Some("/ca".into()),
+        client_certificate: ClientCertificate::Required,
+        version_min: TlsVersion::V12,
+    };
+    let listener = |name: &str, address, transport| Listener {
+        name: name.into(),
+        address,
+        transport,
+        allow_anonymous: true,
+        connections_max: 1,
+    };
+    let socket: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let web_socket = WebSocket { path: "/".into() };
+    let full = Config {
+        listeners: vec![
+            listener("a", Address::Tcp(socket), Transport::SecureWebSocket(web_socket, tls)),
+            listener("b", Address::Unix("/s".into()), Transport::Plain),
+        ],
+        ..Config::default()
+    };
+    let mut of_schema = BTreeSet::new();
+    keys("", &toml::from_str(&full.to_toml()).unwrap(), &mut of_schema);
+    assert_eq!(of_reference, of_schema);
+    // The commented listeners are valid, too.
+    Config::from_toml(&uncommented).unwrap();
+}
+
+/// Collects the paths of all keys, without the indices of lists.
+fn keys(prefix: &str, value: &toml::Value, found: &mut BTreeSet<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                keys(&format!("{prefix}.{key}"), value, found);
+            }
+        }
+        toml::Value::Array(array) => array.iter().for_each(|value| keys(prefix, value, found)),
+        _ => {
+            found.insert(prefix.into());
+        }
+    }
+}
+
+#[test]
+fn later_layers_win_key_by_key() {
+    let text =
+        "shards = 2\n[limits]\nsessions_max = 20\nreceive_maximum = 20\npacket_bytes_max = \"2 KiB\"\n";
+    let variables =
+        [("DUNLIN__LIMITS__RECEIVE_MAXIMUM", "30"), ("DUNLIN__LIMITS__PACKET_BYTES_MAX", "3 KiB")];
+    let config = load(text, &variables, set(&["limits.packet_bytes_max=4 KiB"])).unwrap();
+    assert_eq!(config.shards, 2);
+    let limits =
+        Limits { sessions_max: 20, receive_maximum: 30, packet_bytes_max: 4096, ..Limits::default() };
+    assert_eq!(config.limits, limits);
+}
+
+#[test]
+fn every_scalar_key_can_be_set_by_environment_and_by_flag() {
+    let mut of_schema = BTreeSet::new();
+    keys("", &toml::from_str(&Config::default().to_toml()).unwrap(), &mut of_schema);
+    assert!(of_schema.len() > 30);
+    let written: toml::Value = toml::from_str(&Config::default().to_toml()).unwrap();
+    for key in of_schema.iter().map(|key| &key[1..]).filter(|key| !key.starts_with("listeners")) {
+        let value = key.split('.').fold(&written, |value, part| &value[part]);
+        let variable = format!("DUNLIN__{}", key.to_uppercase().replace('.', "__"));
+        assert!(load("", &[(&variable, &value.to_string())], Overrides::default()).is_ok(), "{variable}");
+        assert!(load("", &[], set(&[&format!("{key}={value}")])).is_ok(), "{key}");
+        // Not only accepted: an absurd value reaches the check under its name.
+        if value.is_integer() {
+            let errors = load("", &[(&variable, "-1")], Overrides::default()).unwrap_err().to_string();
+            assert!(
+                errors.starts_with(&format!("environment variable {variable}: {key}: -1 is out")),
+                "{errors}"
+            );
+            let errors = load("", &[], set(&[&format!("{key}=-1")])).unwrap_err().to_string();
+            assert!(errors.starts_with(&format!("--set {key}=-1: {key}: -1 is out")), "{errors}");
+        }
+    }
+}
+
+#[test]
+fn listeners_are_set_by_environment_as_a_list_or_by_index() {
+    let list = r#"[{ address = "127.0.0.1:1" }, { kind = "unix", path = "s" }]"#;
+    let variables = [("DUNLIN__LISTENERS", list), ("DUNLIN__LISTENERS__0__ADDRESS", "127.0.0.2:2")];
+    let config = load("", &variables, set(&["listeners[1].path=t"])).unwrap();
+    let addresses: Vec<Address> = config.listeners.into_iter().map(|listener| listener.address).collect();
+    let expected = [Address::Tcp("127.0.0.2:2".parse().unwrap()), Address::Unix("/work-dir/t".into())];
+    assert_eq!(addresses, expected);
+}
+
+#[test]
+fn listen_replaces_the_listeners() {
+    let text = "[[listeners]]\nkind = \"ws\"\naddress = \"127.0.0.1:8080\"\n";
+    let listen = vec!["127.0.0.1:0".to_owned(), "[::1]:5".to_owned()];
+    let config = load(text, &[], Overrides { listen, ..Overrides::default() }).unwrap();
+    let names: Vec<&str> = config.listeners.iter().map(|listener| listener.name.as_str()).collect();
+    assert_eq!(names, ["tcp:127.0.0.1:0", "tcp:[::1]:5"]);
+}
+
+#[test]
+fn text_values_need_no_quotes() {
+    let config =
+        load("", &[("DUNLIN__DATA_DIR", "12")], set(&["log.filter=debug,dunlin::net=trace"])).unwrap();
+    assert_eq!(config.data_dir, Path::new("/work-dir/12"));
+    assert_eq!(config.log.filter, "debug,dunlin::net=trace");
+}
+
+#[test]
+fn paths_of_a_file_are_relative_to_the_file() {
+    let directory = Scratch::new();
+    let text = "data_dir = \"data\"\n[[listeners]]\nkind = \"tls\"\naddress = \"127.0.0.1:1\"\n\
+                [listeners.tls]\ncertificate = \"certs/c.pem\"\nkey = \"/k.pem\"\n";
+    fs::write(directory.0.join("d.toml"), text).unwrap();
+    let surroundings = Surroundings { directory: directory.0.clone(), ..Surroundings::default() };
+    let sources = Sources { file: Some("d.toml".into()), surroundings, ..Sources::default() };
+    let config = Config::load(&sources).unwrap().config;
+    assert_eq!(config.data_dir, directory.0.join("data"));
+    let Transport::Tls(tls) = &config.listeners[0].transport else { panic!("{config:?}") };
+    assert_eq!(
+        (tls.certificate.clone(), tls.key.clone()),
+        (directory.0.join("certs/c.pem"), "/k.pem".into())
+    );
+}
+
+#[test]
+fn the_data_directory_follows_the_platform() {
+    let of = |variables: &[(&str, &str)], superuser| {
+        let variables = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Surroundings { variables, directory: "/".into(), superuser }.data_dir()
+    };
+    assert_eq!(of(&[], false), Path::new("/var/lib/dunlin"));
+    assert_eq!(of(&[("HOME", "/home/x")], false), Path::new("/home/x/.local/share/dunlin"));
+    assert_eq!(of(&[("HOME", "/h"), ("XDG_DATA_HOME", "/x")], false), Path::new("/x/dunlin"));
+    assert_eq!(
+        of(&[("HOME", "/h"), ("XDG_DATA_HOME", "relative")], false),
+        Path::new("/h/.local/share/dunlin")
+    );
+    assert_eq!(of(&[("HOME", "/root")], true), Path::new("/var/lib/dunlin"));
+    assert_eq!(of(&[("STATE_DIRECTORY", "/s:/t")], true), Path::new("/s"));
+}
+
+#[test]
+fn all_problems_are_reported_with_line_column_and_key() {
+    let text = "\
+shards = \"many\"
+[limits]
+conections_max = 5
+packet_bytes_max = \"16 XB\"
+topic_levels_max = 0
+
+[[listeners]]
+kind = \"quic\"
+adress = \"127.0.0.1:1\"
+
+[listeners.tls]
+certificat = \"x\"
+
+[log]
+format = \"json\"
+filter = \"inof\"
+";
+    insta::assert_snapshot!(problems(text).join("\n"));
+}
+
+#[test]
+fn syntax_errors_have_a_place() {
+    let found = problems("shards = 1\nshards = \n[limits\n");
+    assert!(found[0].starts_with("dunlin.toml:2:"), "{found:?}");
+    assert!(found.iter().any(|problem| problem.starts_with("dunlin.toml:3:")), "{found:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let sources = Sources { file: Some("/nowhere/d.toml".into()), ..Sources::default() };
+    let errors = Config::load(&sources).unwrap_err();
+    assert_eq!(errors.problems()[0].place, "/nowhere/d.toml");
+    assert!(errors.to_string().contains("No such file"), "{errors}");
+}
+
+#[test]
+fn variables_and_flags_are_named_in_errors() {
+    let variables = [("DUNLIN__LIMITS__SESSION_MAX", "1"), ("DUNLIN__SHARDS", "x"), ("DUNLIN__", "1")];
+    let mut overrides = set(&["sys.interval_secs=-1", "sys", "a..b=1", "listeners=[{"]);
+    overrides.log_format = Some("xml".into());
+    overrides.listen = vec!["localhost".into()];
+    let errors = load("", &variables, overrides).unwrap_err();
+    insta::assert_snapshot!(errors.to_string());
+}
+
+/// Each text, and a part of the only problem that it has.
+#[test]
+fn listeners_that_make_no_sense_are_refused() {
+    let tls = "[listeners.tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+    let address = "address = \"127.0.0.1:1\"\n";
+    let cases = [
+        (address.to_owned() + "path = \"s\"\n", "3:8: listeners[0].path: does not belong"),
+        (address.to_owned() + tls, "listeners[0].tls: does not belong"),
+        (address.to_owned() + "websocket_path = \"/\"\n", "listeners[0].websocket_path: does not belong"),
+        ("kind = \"unix\"\n".into(), "listeners[0].path: is missing"),
+        ("kind = \"unix\"\npath = \"s\"\naddress = \"127.0.0.1:1\"\n".into(), "address: does not belong"),
+        ("kind = \"ws\"\n".into(), "listeners[0].address: is missing"),
+        ("address = \"localhost:1\"\n".into(), "2:11: listeners[0].address: \"localhost:1\" is not allowed"),
+        ("address = \"0.0.0.0:1\"\n".into(), "listeners[0].allow_anonymous: must be set"),
+        ("address = \"[::]:1\"\n".into(), "listeners[0].allow_anonymous: must be set"),
+        (address.to_owned() + "allow_anonymous = false\n", "listeners[0].allow_anonymous: is false, but"),
+        (address.to_owned() + "kind = \"tls\"\n", "listeners[0].tls: a listener of kind \"tls\" needs"),
+        (
+            address.to_owned() + "kind = \"wss\"\n[listeners.tls]\nkey = \"k\"\n",
+            "tls.certificate: is missing",
+        ),
+        (
+            address.to_owned() + "kind = \"tls\"\n[listeners.tls]\ncertificate = \"k\"\n",
+            "tls.key: is missing",
+        ),
+        (
+            address.to_owned() + "kind = \"tls\"\n" + tls + "client_certificate = \"required\"\n",
+            "tls.client_certificate: needs `client_ca`",
+        ),
+        (
+            address.to_owned() + "kind = \"tls\"\n" + tls + "client_ca = \"ca\"\n",
+            "tls.client_ca: has no effect",
+        ),
+        (
+            address.to_owned() + "kind = \"ws\"\nwebsocket_path = \"mqtt\"\n",
+            "websocket_path: \"mqtt\" is not",
+        ),
+        (address.to_owned() + "connections_max = 0\n", "connections_max: 0 is out of range; allowed: 1 to"),
+        (address.to_owned() + "name = \" \"\n", "listeners[0].name: is empty"),
+        (format!("{address}[[listeners]]\n{address}"), "listeners[1].address: 127.0.0.1:1 is already taken"),
+        (
+            format!("{address}[[listeners]]\naddress = \"0.0.0.0:1\"\nallow_anonymous = true\n"),
+            "listeners[1].address: 0.0.0.0:1 is already taken by listeners[0]",
+        ),
+        (
+            "kind = \"unix\"\npath = \"s\"\n[[listeners]]\nkind = \"unix\"\npath = \"s\"\n".into(),
+            "listeners[1].path: is the path of listeners[0]",
+        ),
+        (
+            format!("name = \"a\"\n{address}[[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:2\"\n"),
+            "listeners[1].name: \"a\" is",
+        ),
+    ];
+    for (text, part) in cases {
+        let text = format!("[[listeners]]\n{text}");
+        let found = problems(&text);
+        assert!(found.len() == 1 && found[0].contains(part), "{text}\n{found:#?}\n{part}");
+    }
+    let found = problems("listeners = []\n");
+    assert!(found[0].starts_with("dunlin.toml:1:13: listeners: is empty"), "{found:?}");
+}
+
+#[test]
+fn who_may_connect_without_proof() {
+    let tls = "kind = \"tls\"\n[listeners.tls]\ncertificate = \"c\"\nkey = \"k\"\nclient_ca = \"a\"\n";
+    let cases = [
+        ("address = \"127.9.9.9:1\"\n".to_owned(), true),
+        ("address = \"[::1]:1\"\n".into(), true),
+        ("address = \"[::ffff:127.0.0.1]:1\"\n".into(), true),
+        ("kind = \"unix\"\npath = \"s\"\n".into(), true),
+        ("address = \"0.0.0.0:1\"\nallow_anonymous = true\n".into(), true),
+        (format!("address = \"0.0.0.0:1\"\n{tls}client_certificate = \"required\"\n"), false),
+        (format!("address = \"127.0.0.1:1\"\n{tls}client_certificate = \"required\"\n"), false),
+        (format!("address = \"127.0.0.1:1\"\n{tls}client_certificate = \"optional\"\n"), true),
+        (
+            format!(
+                "address = \"0.0.0.0:1\"\nallow_anonymous = false\n{tls}client_certificate = \"optional\"\n"
+            ),
+            false,
+        ),
+    ];
+    for (text, allowed) in cases {
+        let text = format!("[[listeners]]\n{text}");
+        let config = load(&text, &[], Overrides::default()).unwrap();
+        assert_eq!(config.listeners[0].allow_anonymous, allowed, "{text}");
+    }
+    let listen = vec!["0.0.0.0:1883".to_owned()];
+    let overrides = Overrides { listen, allow_anonymous: true, ..Overrides::default() };
+    assert!(load("", &[], overrides.clone()).unwrap().listeners[0].allow_anonymous);
+    let errors = load("", &[], Overrides { allow_anonymous: false, ..overrides }).unwrap_err().to_string();
+    assert!(
+        errors.starts_with("--listen 0.0.0.0:1883: listeners[0].allow_anonymous: must be set"),
+        "{errors}"
+    );
+}
+
+/// What a default listener may do on a loopback address must not stay when its address changes.
+#[test]
+fn moving_a_default_listener_does_not_open_it() {
+    let errors = load("", &[], set(&["listeners[0].address=0.0.0.0:1883"])).unwrap_err().to_string();
+    assert!(errors.contains("listeners[0].allow_anonymous: must be set"), "{errors}");
+    assert!(
+        load("", &[], set(&["listeners[5].address=127.0.0.1:1"])).unwrap_err().to_string().contains("[2]")
+    );
+}
+
+fn listeners() -> impl Strategy<Value = Vec<Listener>> {
+    let tls = ("[a-z]{1,5}", any::<bool>(), any::<bool>()).prop_map(|(file, required, new)| Tls {
+        certificate: format!("/{file}").into(),
+        key: "/key \" é".into(),
+        client_ca: required.then(|| "/ca".into()),
+        client_certificate: if required { ClientCertificate::Required } else { ClientCertificate::None },
+        version_min: if new { TlsVersion::V13 } else { TlsVersion::V12 },
+    });
+    let web_socket = "/[a-z]{0,5}".prop_map(|path| WebSocket { path });
+    let transport = prop_oneof![
+        Just(Transport::Plain),
+        tls.clone().prop_map(Transport::Tls),
+        web_socket.clone().prop_map(Transport::WebSocket),
+        (web_socket, tls).prop_map(|(socket, tls)| Transport::SecureWebSocket(socket, tls)),
+    ];
+    let address = any::<std::net::Ipv4Addr>();
+    let listener = ("[a-z\"é]{1,9}", address, any::<Option<u8>>(), transport, 1..1000_usize);
+    prop::collection::vec(listener, 1..5).prop_map(|listeners| {
+        let build = |(index, (name, ip, unix, transport, connections_max)): (usize, _)| {
+            let port = u16::try_from(index).unwrap() + 1;
+            let (address, transport) = match unix {
+                Some(_) => (Address::Unix(format!("/{index}").into()), Transport::Plain),
+                None => (Address::Tcp((ip, port).into()), transport),
+            };
+            Listener {
+                name: format!("{name}{index}"),
+                address,
+                transport,
+                allow_anonymous: true,
+                connections_max,
+            }
+        };
+        listeners.into_iter().enumerate().map(build).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_written_configuration_reads_as_itself(
+        listeners in listeners(),
+        shards in 1..1000_usize,
+        (sys, stop, payload) in (0..1000_u64, 0..1000_u64, any::<bool>()),
+        (packet, queue, sessions) in (64..1_000_000_u32, 10..40_u32, 1..1_000_000_usize),
+        format in prop_oneof![Just(LogFormat::Auto), Just(LogFormat::Pretty), Just(LogFormat::Json)],
+    ) {
+        let config = Config {
+            listeners,
+            shards,
+            data_dir: "/data dir/é".into(),
+            sys_interval: Duration::from_secs(sys),
+            stop_timeout: Duration::from_secs(stop),
+            check_payload_format: payload,
+            log: Log { filter: "warn,dunlin=trace".into(), format },
+            limits: Limits {
+                packet_bytes_max: packet,
+                queues_bytes_max: 1 << queue,
+                sessions_max: sessions,
+                ..Limits::default()
+            },
+        };
+        prop_assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
+    }
+
+    /// Neither a text nor a setting makes the loader panic.
+    #[test]
+    fn any_text_is_accepted_or_refused(text in "(\\[\\[?[a-z.]{0,9}\\]?\\]?|[a-z_]{1,9}|[=\n\"'{}0-9-]){0,30}", key in ".{0,20}") {
+        let _ = Config::from_toml(&text);
+        let _ = load("", &[("DUNLIN__LISTENERS", &text)], set(&[&format!("{key}={text}"), &text]));
+    }
+}
