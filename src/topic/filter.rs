@@ -35,11 +35,7 @@ impl TopicFilter {
         }
         let pattern_at = pattern_offset(text)?;
         let has_wildcards = check_pattern(text, pattern_at, limits)?;
-        let pattern_at = u32::try_from(pattern_at).map_err(|_| TopicError::TooLong {
-            text: Excerpt::of(text),
-            bytes: text.len(),
-            bytes_max: 65_535,
-        })?;
+        let pattern_at = u32::try_from(pattern_at).expect("the size was checked: 65,535 bytes at most");
         Ok(Self { text: text.into(), pattern_at, has_wildcards })
     }
 

@@ -54,8 +54,14 @@ struct Children {
 /// Where a node stands: under which parent, for which first level.
 type Place<'a> = (u64, &'a str);
 
-/// A node to try, and what of the topic its levels have to match: nothing, if the topic has ended.
-type Branch<'n, 't, V> = (&'n Node<V>, Option<&'t str>);
+/// A node whose first level matches, and what of the topic comes after that level.
+#[derive(Debug)]
+struct Branch<'n, 't, V> {
+    node: &'n Node<V>,
+    /// The further levels of the node, if it has more than the first.
+    levels: Option<&'n str>,
+    rest: Option<&'t str>,
+}
 
 /// The number of the root, which is no node of the table.
 const ROOT: u64 = 0;
@@ -121,9 +127,9 @@ impl<V> LevelTree<V> {
         // A branch waits here while another is followed: at most one for each level of the topic.
         let mut waiting = Vec::new();
         let mut branch = self.step(ROOT, root, Some(topic), &mut waiting, &mut f);
-        while let Some((node, remaining)) = branch.or_else(|| waiting.pop()) {
+        while let Some(Branch { node, levels, rest }) = branch.or_else(|| waiting.pop()) {
             branch = None;
-            let Some(rest) = match_levels(&node.levels, remaining) else {
+            let Some(rest) = match_levels(levels, rest) else {
                 continue;
             };
             if let (None, Some(value)) = (rest, &node.value) {
@@ -149,13 +155,18 @@ impl<V> LevelTree<V> {
         {
             f(value);
         }
-        let (level, _) = split_level(rest?);
-        let literal = if children.literals > 0 { self.node((id, level)) } else { None };
-        let plus = if children.has_plus { self.node((id, "+")) } else { None };
-        if let (Some(_), Some(plus)) = (literal, plus) {
-            waiting.push((plus, rest));
+        let (level, rest) = split_level(rest?);
+        let child = |first_level: &str| {
+            let node = self.node((id, first_level))?;
+            Some(Branch { node, levels: node.levels.get(first_level.len() + 1..), rest })
+        };
+        let literal = if children.literals > 0 { child(level) } else { None };
+        let plus = if children.has_plus { child("+") } else { None };
+        if literal.is_none() {
+            return plus;
         }
-        literal.or(plus).map(|node| (node, rest))
+        waiting.extend(plus);
+        literal
     }
 
     /// The places from the root to the node where a pattern ends, if there is one.
@@ -304,8 +315,9 @@ impl Children {
 
 /// Matches levels of a pattern against the beginning of a topic; what the topic has beyond is the
 /// result, which is `Some(None)` where nothing is left.
-fn match_levels<'t>(levels: &str, mut topic: Option<&'t str>) -> Option<Option<&'t str>> {
-    for level in levels.split('/') {
+fn match_levels<'t>(mut levels: Option<&str>, mut topic: Option<&'t str>) -> Option<Option<&'t str>> {
+    while let Some(text) = levels {
+        let (level, further) = split_level(text);
         if level == "#" {
             return Some(None);
         }
@@ -313,7 +325,7 @@ fn match_levels<'t>(levels: &str, mut topic: Option<&'t str>) -> Option<Option<&
         if level != "+" && level != topic_level {
             return None;
         }
-        topic = rest;
+        (levels, topic) = (further, rest);
     }
     Some(topic)
 }

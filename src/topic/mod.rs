@@ -23,19 +23,23 @@ pub use filter_tree::FilterTree;
 pub use name::{TopicName, check_name};
 pub use retained_tree::RetainedTree;
 
+/// What a length field can express [MQTT-4.7.3-3]; no limit allows more.
+const BYTES_MAX: usize = 65_535;
+
 /// Limits on the names and filters that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicLimits {
-    /// The longest name or filter in bytes, of a shared filter with its `$share/name/`.
+    /// The longest name or filter in bytes, of a shared filter with its `$share/name/`. Above 65,535
+    /// it has no effect.
     pub bytes_max: usize,
     /// The most levels of a name, or of a filter without its `$share/name/`.
     pub levels_max: usize,
 }
 
 impl Default for TopicLimits {
-    /// What a length field can express [MQTT-4.7.3-3], and 200 levels.
+    /// As long as the standard allows, and 200 levels.
     fn default() -> Self {
-        Self { bytes_max: 65_535, levels_max: 200 }
+        Self { bytes_max: BYTES_MAX, levels_max: 200 }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::error::{Excerpt, TopicError};
-use super::{TopicLimits, is_reserved};
+use super::{BYTES_MAX, TopicLimits, is_reserved};
 
 /// A valid topic name: at least one character, no wildcard, no U+0000, within the limits.
 ///
@@ -68,7 +68,7 @@ fn forbidden_character(text: &str) -> TopicError {
 
 /// What names and filters have in common: not empty, not too long.
 pub(super) fn check_size(text: &str, limits: &TopicLimits) -> Result<(), TopicError> {
-    let bytes_max = limits.bytes_max;
+    let bytes_max = limits.bytes_max.min(BYTES_MAX);
     match text.len() {
         0 => Err(TopicError::Empty),
         bytes if bytes > bytes_max => Err(TopicError::TooLong { text: Excerpt::of(text), bytes, bytes_max }),

@@ -60,7 +60,15 @@ impl<V> RetainedTree<V> {
         }
         let mut start = String::from(literal_prefix(pattern));
         let mut run = self.run_from(&start);
+        let mut passed_over = 0;
         while let Some((topic, value)) = run.next() {
+            if topic.as_str() < start.as_str() {
+                passed_over += 1;
+                if passed_over == PASSED_OVER_MAX {
+                    run = self.run_from(&start);
+                }
+                continue;
+            }
             let next = match compare(pattern, topic.as_str()) {
                 Step::Match => {
                     f(topic.as_str(), value);
@@ -73,7 +81,7 @@ impl<V> RetainedTree<V> {
             };
             start.clear();
             start.extend(next);
-            run = self.run_from(&start);
+            passed_over = 0;
         }
     }
 
@@ -95,6 +103,9 @@ impl<V> Default for RetainedTree<V> {
 
 /// The character after the separator: `a` + this is beyond every `a/…`.
 const AFTER_SEPARATOR: &str = "0";
+
+/// How many topics are passed over one by one before a seek, which costs as much as several of them.
+const PASSED_OVER_MAX: usize = 4;
 
 /// Where to go on after a topic; nothing that matches is passed over.
 enum Step<'a> {

@@ -158,7 +158,11 @@ fn limits_are_inclusive_and_leave_the_share_name_out_of_the_levels() {
     assert!(TopicFilter::parse("$share/g/a/b/c", &limits).is_ok());
     assert!(TopicFilter::parse("$share/g/a/b/cc", &limits).is_err());
     assert!(check_name("a/b/c/", &limits).is_err());
-    assert!(check_name("/65535", &TopicLimits::default()).is_ok());
+    // [MQTT-4.7.3-3]
+    let boundless = TopicLimits { bytes_max: usize::MAX, levels_max: usize::MAX };
+    assert!(check_name(&"a".repeat(65_535), &boundless).is_ok());
+    assert!(check_name(&"a".repeat(65_536), &boundless).is_err());
+    assert!(TopicFilter::parse(&"a".repeat(65_536), &boundless).is_err());
 }
 
 #[test]
@@ -215,6 +219,25 @@ fn retained_topics_are_visited_in_order_of_their_text() {
     let mut visited = Vec::new();
     tree.for_each_match(&filter("+/x"), |topic, ()| visited.push(topic.to_owned()));
     assert_eq!(visited, ["/x", "a-b/x", "a/x", "a0/x", "b/x"]);
+}
+
+#[test]
+fn a_wildcard_look_up_passes_over_wide_subtrees() {
+    let mut tree = RetainedTree::new();
+    for wide in ["a", "a/b", "b-", "c/x/y"] {
+        for number in 0..500 {
+            tree.insert(&name(&format!("{wide}/{number}")), ());
+        }
+    }
+    for topic in ["a/x", "b/x", "c/x", "a/b/x"] {
+        tree.insert(&name(topic), ());
+    }
+    let mut visited = Vec::new();
+    tree.for_each_match(&filter("+/x"), |topic, ()| visited.push(topic.to_owned()));
+    assert_eq!(visited, ["a/x", "b/x", "c/x"]);
+    let mut visited = Vec::new();
+    tree.for_each_match(&filter("+/+/x/#"), |topic, ()| visited.push(topic.to_owned()));
+    assert_eq!(visited, ["a/b/x"]);
 }
 
 /// Levels that coincide often, and characters on both sides of `/` in the order of bytes.
