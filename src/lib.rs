@@ -9,7 +9,12 @@ pub mod config;
 pub mod limits;
 pub mod message;
 pub mod net;
+pub mod server;
 pub mod session;
 pub mod store;
 pub mod time;
 pub mod topic;
+
+pub use codec::QoS;
+pub use config::Config;
+pub use server::{Broker, Builder, Client, ClientError, Delivered, StartError};

@@ -32,6 +32,7 @@ pub use router::{Group, Own, Route, Router, Target};
 pub use shared::{RetainedStore, Retaining, Shared};
 
 use crate::{
+    acl::Principal,
     codec::{Auth, DecodeError, Packet, ReasonCode},
     message::Message,
     session::{Link, LinkId, Outbox, Session, SessionHandle, SessionState},
@@ -179,6 +180,13 @@ impl Shard {
     pub fn authenticate(&mut self, id: LinkId, auth: &Auth<'_>, out: &mut Outputs) {
         if self.session_of(id).is_some() {
             self.write(id, &Packet::Auth(auth.clone()), out);
+        }
+    }
+
+    /// A client has authenticated anew: what it may do is decided for who it is now.
+    pub fn set_principal(&mut self, id: LinkId, principal: Principal) {
+        if let Some(link) = self.link_mut(id) {
+            link.settings.principal = principal;
         }
     }
 

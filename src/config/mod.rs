@@ -13,6 +13,7 @@ mod raw;
 mod strict;
 mod unit;
 
+pub use crate::limits::Limits;
 pub use error::{ConfigErrors, Problem};
 pub use load::{DEFAULT_FILE, Loaded, Overrides, Sources, Surroundings};
 
@@ -123,53 +124,6 @@ pub struct WebSocket {
     pub path: String,
 }
 
-/// Limits of the broker. All are per broker unless their name says otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Connections at a time, over all listeners.
-    pub connections_max: usize,
-    /// Connections at a time that are not past CONNECT.
-    pub handshakes_max: usize,
-    /// Time from accept to a complete CONNECT.
-    pub connect_timeout: Duration,
-    /// Largest packet in bytes that is accepted from a client.
-    pub packet_bytes_max: u32,
-    /// Longest client identifier in bytes.
-    pub client_id_bytes_max: usize,
-    /// Longest topic name or filter in bytes.
-    pub topic_bytes_max: usize,
-    /// Most levels of a topic name or filter.
-    pub topic_levels_max: usize,
-    /// Unacknowledged QoS 1/2 PUBLISH that a client may have towards the broker.
-    pub receive_maximum: u16,
-    /// Unacknowledged QoS 1/2 PUBLISH towards a client that does not say what it takes (MQTT 3).
-    pub inflight_messages_max: u16,
-    /// Highest topic alias that is accepted from a client.
-    pub topic_alias_maximum: u16,
-    /// Topic aliases that the broker uses towards a client at most.
-    pub topic_alias_out_maximum: u16,
-    /// Longest Keep Alive in seconds; clients that ask for more, or for none, are told this one.
-    pub keep_alive_secs_max: u16,
-    /// Longest Session Expiry Interval in seconds; `u32::MAX` means no limit.
-    pub session_expiry_secs_max: u32,
-    /// Sessions, connected or not.
-    pub sessions_max: usize,
-    /// Subscriptions of one session.
-    pub session_subscriptions_max: usize,
-    /// Messages in the queue of one session.
-    pub session_queue_messages_max: usize,
-    /// Bytes in the queue of one session.
-    pub session_queue_bytes_max: usize,
-    /// Bytes in the queues of all sessions.
-    pub queues_bytes_max: usize,
-    /// Unsent bytes of one connection.
-    pub outbox_bytes_max: usize,
-    /// Retained messages.
-    pub retained_messages_max: usize,
-    /// Bytes of all retained messages.
-    pub retained_bytes_max: usize,
-}
-
 /// Log output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -218,34 +172,6 @@ impl Listener {
             transport: Transport::Plain,
             allow_anonymous: true,
             connections_max: limits.connections_max,
-        }
-    }
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections_max: 100_000,
-            handshakes_max: 1024,
-            connect_timeout: Duration::from_secs(10),
-            packet_bytes_max: 16 << 20,
-            client_id_bytes_max: 65_535,
-            topic_bytes_max: 65_535,
-            topic_levels_max: 200,
-            receive_maximum: 1024,
-            inflight_messages_max: 1024,
-            topic_alias_maximum: 64,
-            topic_alias_out_maximum: 16,
-            keep_alive_secs_max: u16::MAX,
-            session_expiry_secs_max: u32::MAX,
-            sessions_max: 1_000_000,
-            session_subscriptions_max: 100_000,
-            session_queue_messages_max: 1_000_000,
-            session_queue_bytes_max: 256 << 20,
-            queues_bytes_max: 1 << 30,
-            outbox_bytes_max: 1 << 20,
-            retained_messages_max: 1_000_000,
-            retained_bytes_max: 1 << 30,
         }
     }
 }

@@ -4,12 +4,14 @@
 //! in here knows a packet; the one exception is [`Opening`], which guesses a protocol from its first byte to
 //! tell people that they connected to the wrong port.
 
+mod clock;
 mod listener;
 mod socket;
 mod stream;
 mod tls;
 mod websocket;
 
+pub use clock::Clock;
 pub use listener::{Acceptor, BindError, BindErrorKind, BoundListener, LocalAddress, is_resource_exhaustion};
 pub use socket::{Opening, Peer, Socket};
 pub use stream::{PreparedTransport, Stream, TransportKind, UpgradeError, upgrade};

@@ -194,6 +194,12 @@ struct PreparedTls {
 }
 
 impl PreparedTransport {
+    /// MQTT at once.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self { tls: None, websocket_path: None }
+    }
+
     /// Reads the files that the transport needs.
     ///
     /// # Errors

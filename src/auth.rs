@@ -1,0 +1,89 @@
+//! Who a client is: the seam that authentication back ends fill.
+//!
+//! Back ends are asked on the connection's own task, before the connection reaches its session. They may
+//! wait for disks and networks: no session waits with them.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use crate::{acl::Principal, codec::ReasonCode, net::Peer};
+
+/// A future that a trait object returns.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What a client shows of itself in CONNECT.
+#[derive(Clone, Copy, Debug)]
+pub struct Credentials<'a> {
+    /// The client identifier, assigned if the client sent none.
+    pub client_id: &'a str,
+    /// The user name.
+    pub user_name: Option<&'a str>,
+    /// The password.
+    pub password: Option<&'a [u8]>,
+    /// Where it connects from.
+    pub peer: &'a Peer,
+    /// The name of the listener that it came through.
+    pub listener: &'a str,
+    /// Whether the listener lets clients in that prove nothing.
+    pub allow_anonymous: bool,
+    /// Whether the client presented a certificate that an authority of the listener signed.
+    pub has_certificate: bool,
+}
+
+/// Why a client is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The reason code for CONNACK or DISCONNECT: `BadUserNameOrPassword` or `NotAuthorized` mostly.
+    pub code: ReasonCode,
+    /// Why, for the log; the client does not hear it.
+    pub why: String,
+}
+
+/// Decides who clients are.
+pub trait Authenticate: Send + Sync + 'static {
+    /// Decides by what is in CONNECT.
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Principal, Denial>>;
+
+    /// Begins an enhanced authentication by this method, also to re-authenticate a connected client.
+    /// `None` if the method is not supported. `[MQTT-4.12.0-1]`
+    fn begin(&self, method: &str, credentials: Credentials<'_>) -> Option<Box<dyn Exchange>> {
+        let _ = (method, credentials);
+        None
+    }
+}
+
+/// One enhanced authentication: a conversation by AUTH packets.
+pub trait Exchange: Send {
+    /// Takes what the client said and decides how to go on.
+    fn step<'a>(&'a mut self, data: Option<&'a [u8]>) -> BoxFuture<'a, Step>;
+}
+
+/// How an enhanced authentication goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// AUTH 0x18 with this data goes to the client, whose answer is the next step. `[MQTT-4.12.0-2]`
+    Continue(Vec<u8>),
+    /// The client is who it says, and gets this data in CONNACK or AUTH 0x00.
+    Success(Principal, Option<Vec<u8>>),
+    /// It is not.
+    Failure(Denial),
+}
+
+/// Lets in who the listener lets in: anybody where it allows anonymous clients, else who presented a
+/// certificate. User names and passwords are not looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByListener;
+
+impl Authenticate for ByListener {
+    fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Principal, Denial>> {
+        let decision = if credentials.allow_anonymous || credentials.has_certificate {
+            Ok(Principal::default())
+        } else {
+            let why = format!("listener '{}' does not allow anonymous clients", credentials.listener);
+            Err(Denial { code: ReasonCode::NotAuthorized, why })
+        };
+        Box::pin(std::future::ready(decision))
+    }
+}
+
+/// How the broker authenticates.
+pub type Authenticator = Arc<dyn Authenticate>;

@@ -1,0 +1,370 @@
+//! One connection: the task that moves bytes between its socket and its outbox.
+
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::{Instant, Sleep, timeout},
+};
+
+use crate::{
+    auth::BoxFuture,
+    broker::{Admission, Cause, Misbehaviour, Outputs, Shard},
+    codec::{self, Decoded, Packet, ReasonCode, Version},
+    net::Stream,
+    session::LinkId,
+    time::Timestamp,
+};
+
+use super::{
+    cell::ShardCell,
+    handshake::Arrival,
+    reauthentication::{Outcome, Reauthentication},
+};
+
+/// Time that a connection which is being closed has to take what is still for it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time that a client has to close its side after ours is closed. If it has more to say, the system would
+/// answer with a reset that may overtake our last packet.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Bytes that are thrown away while lingering.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Reads of a full buffer in a row before other connections have their turn.
+const READS_MAX: usize = 4;
+
+/// Bytes kept free before what is read, for the beginning of a packet that came with the last read.
+const KEPT_BYTES: usize = 8 * 1024;
+
+/// Chunks of an outbox in one write.
+const SLICES: usize = 16;
+
+/// Starts the task of a connection whose session is on this shard.
+#[expect(clippy::disallowed_methods, reason = "the shell has tasks")]
+pub(crate) fn start(cell: &Rc<ShardCell>, arrival: Box<Arrival>) {
+    let cell = cell.clone();
+    tokio::task::spawn_local(async move {
+        cell.connections.set(cell.connections.get() + 1);
+        run(&cell, *arrival).await;
+        cell.connections.set(cell.connections.get() - 1);
+        cell.emptied.notify_one();
+    });
+}
+
+async fn run(cell: &Rc<ShardCell>, arrival: Arrival) {
+    let Arrival { mut stream, bytes, client_id, is_assigned, principal, authentication_data, door, entry } =
+        arrival;
+    if stream.attach().is_err() || cell.is_stopping.get() {
+        return;
+    }
+    let packet_bytes_max = cell.common.packet_bytes_max();
+    let Ok(Decoded::Packet(Packet::Connect(connect), len)) =
+        codec::decode(&bytes, Version::V5, packet_bytes_max)
+    else {
+        debug_assert!(false, "the handshake lets nothing but CONNECT through");
+        return;
+    };
+    let admission = Admission {
+        connect: &connect,
+        assigned_client_id: is_assigned.then_some(&*client_id),
+        principal,
+        peer: stream.peer().to_string().into(),
+        authentication_data: authentication_data.as_deref(),
+    };
+    let id = match cell.turn(|shard, now, out| shard.connect(now, &admission, out)) {
+        Ok(id) => id,
+        Err(refusal) => {
+            let answer = refusal.conn_ack(connect.version).map(|packet| {
+                let mut bytes = Vec::new();
+                codec::encode(&packet, connect.version, &mut bytes);
+                bytes
+            });
+            if stream.write_all(&answer.unwrap_or_default()).await.is_ok() && stream.flush().await.is_ok() {
+                linger(&mut stream).await;
+            }
+            tracing::info!(target: "dunlin::client", client = %client_id, code = %refusal.code, "refused: {}", refusal.why);
+            return;
+        }
+    };
+    let reauthentication = Reauthentication::new(&connect, &client_id, &stream, &door);
+    let connection = Connection {
+        cell: cell.clone(),
+        id,
+        version: connect.version,
+        packet_bytes_max,
+        partial: Partial { bytes: bytes[len..].to_vec(), whole: 0 },
+        reauthentication,
+        authenticating: None,
+        deadline: None,
+        is_flushed: true,
+    };
+    drop(bytes);
+    drive(connection, stream).await;
+    drop(entry);
+}
+
+/// Drives a connection to its end.
+async fn drive(mut connection: Connection, mut stream: Stream) {
+    let id = connection.id;
+    let cell = connection.cell.clone();
+    let cause = poll_fn(|cx| connection.poll(cx, &mut stream)).await;
+    drop(connection);
+    let is_ours = cell.look(|shard| !shard.is_open(id));
+    cell.closed(id, cause);
+    if is_ours {
+        linger(&mut stream).await;
+    }
+}
+
+/// Closes our side and waits a little for the client to close its own. `[MQTT-3.14.4-2]`
+pub(crate) async fn linger(stream: &mut Stream) {
+    let _: Result<(), _> = timeout(LINGER_TIMEOUT, async {
+        if stream.shutdown().await.is_err() {
+            return;
+        }
+        let mut thrown = 0;
+        let mut buffer = [0; 512];
+        while let Ok(count) = stream.read(&mut buffer).await {
+            thrown += count;
+            if count == 0 || thrown > LINGER_BYTES_MAX {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+struct Connection {
+    cell: Rc<ShardCell>,
+    id: LinkId,
+    version: Version,
+    packet_bytes_max: u32,
+    partial: Partial,
+    /// Set if the client authenticated by AUTH packets: it may do so again.
+    reauthentication: Option<Box<Reauthentication>>,
+    /// A step of that which is being decided; nothing is read meanwhile.
+    authenticating: Option<BoxFuture<'static, (Box<Reauthentication>, Outcome)>>,
+    /// When to give up on a connection that is being closed.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// False if TLS or WebSocket may hold bytes back.
+    is_flushed: bool,
+}
+
+/// The beginning of a packet that is not complete.
+#[derive(Default)]
+struct Partial {
+    bytes: Vec<u8>,
+    /// Length of the whole packet once known, else 0.
+    whole: usize,
+}
+
+/// What a chunk of received bytes came to.
+struct Heard {
+    consumed: usize,
+    /// Length of the packet that is not complete, if known.
+    whole: usize,
+}
+
+impl Connection {
+    /// Moves what can be moved. Ready when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<Cause> {
+        self.cell.set_waker(self.id, cx);
+        let mut reads = 0;
+        loop {
+            self.hear_kept();
+            if let Err(error) = self.write(cx, stream) {
+                return Poll::Ready(Cause::Io(error.to_string()));
+            }
+            if let Some(poll) = self.poll_close(cx) {
+                return poll;
+            }
+            if let Some(authenticating) = &mut self.authenticating {
+                let (state, outcome) = ready!(authenticating.as_mut().poll(cx));
+                self.authenticating = None;
+                self.conclude(state, outcome);
+                continue;
+            }
+            if !self.cell.look(|shard| shard.may_read(self.id)) {
+                return Poll::Pending;
+            }
+            if reads == READS_MAX || self.cell.is_any_crowded() {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            reads += 1;
+            match ready!(self.read(cx, stream)) {
+                Ok(0) => return Poll::Ready(Cause::Eof),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Cause::Io(error.to_string())),
+            }
+        }
+    }
+
+    /// Hears what came together with CONNECT, or behind an AUTH that is decided now.
+    fn hear_kept(&mut self) {
+        if self.partial.whole == 0 && !self.partial.bytes.is_empty() && self.authenticating.is_none() {
+            let bytes = std::mem::take(&mut self.partial.bytes);
+            self.hear_and_keep(&bytes);
+        }
+    }
+
+    /// Writes what the outbox holds, as far as the socket takes it, and lets the session fill it again.
+    fn write(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> io::Result<()> {
+        loop {
+            let written = self.cell.look(|shard| match shard.outbox(self.id) {
+                Some(outbox) if outbox.ready() > 0 => {
+                    let mut slices = [IoSlice::new(&[]); SLICES];
+                    let poll = if outbox.is_scattered() {
+                        let filled = outbox.chunks(&mut slices);
+                        Pin::new(&mut *stream).poll_write_vectored(cx, &slices[..filled])
+                    } else {
+                        Pin::new(&mut *stream).poll_write(cx, outbox.chunk())
+                    };
+                    if let Poll::Ready(Ok(count)) = &poll {
+                        outbox.advance(*count);
+                        shard.counters().bytes_sent.add(*count as u64);
+                    }
+                    poll
+                }
+                Some(_) | None => Poll::Ready(Ok(0)),
+            })?;
+            match written {
+                Poll::Ready(0) => break,
+                Poll::Ready(_) => {
+                    self.is_flushed = false;
+                    self.cell.turn_of(self.id, |shard, now, out| shard.drained(now, self.id, out));
+                }
+                Poll::Pending => break,
+            }
+        }
+        if !self.is_flushed && Pin::new(stream).poll_flush(cx)?.is_ready() {
+            self.is_flushed = true;
+        }
+        Ok(())
+    }
+
+    /// Whether the broker has given the connection up, and if so whether its last bytes are out.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Option<Poll<Cause>> {
+        let is_drained = self.cell.look(|shard| {
+            shard.outbox(self.id).filter(|outbox| outbox.is_finished()).map(|outbox| outbox.is_empty())
+        })?;
+        if is_drained && self.is_flushed {
+            return Some(Poll::Ready(Cause::Eof));
+        }
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + CLOSE_TIMEOUT)));
+        Some(deadline.as_mut().poll(cx).map(|()| Cause::Eof))
+    }
+
+    /// Reads once into the shard's buffer and hears what came.
+    fn read(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
+        let mut scratch = self.cell.take_scratch();
+        let mut buffer = ReadBuf::new(&mut scratch[KEPT_BYTES..]);
+        let poll = Pin::new(stream).poll_read(cx, &mut buffer);
+        let count = buffer.filled().len();
+        if let Poll::Ready(Ok(())) = poll
+            && count > 0
+        {
+            self.cell.read_mail();
+            self.cell.look(|shard| shard.counters().bytes_received.add(count as u64));
+            self.take_in(&mut scratch, count);
+        }
+        self.cell.put_scratch(scratch);
+        poll.map_ok(|()| count)
+    }
+
+    /// Joins what was kept with what was read.
+    fn take_in(&mut self, scratch: &mut [u8], count: usize) {
+        let kept = self.partial.bytes.len();
+        if kept == 0 {
+            self.hear_and_keep(&scratch[KEPT_BYTES..KEPT_BYTES + count]);
+        } else if kept <= KEPT_BYTES {
+            let start = KEPT_BYTES - kept;
+            scratch[start..KEPT_BYTES].copy_from_slice(&self.partial.bytes);
+            self.partial = Partial::default();
+            self.hear_and_keep(&scratch[start..KEPT_BYTES + count]);
+        } else {
+            self.partial.bytes.extend_from_slice(&scratch[KEPT_BYTES..KEPT_BYTES + count]);
+            if self.partial.bytes.len() >= self.partial.whole {
+                let bytes = std::mem::take(&mut self.partial).bytes;
+                self.hear_and_keep(&bytes);
+            }
+        }
+    }
+
+    fn hear_and_keep(&mut self, bytes: &[u8]) {
+        let heard = self.hear(bytes);
+        let rest = &bytes[heard.consumed..];
+        self.partial = Partial { bytes: rest.to_vec(), whole: heard.whole };
+    }
+
+    /// Hears all whole packets of a chunk in one turn.
+    fn hear(&mut self, bytes: &[u8]) -> Heard {
+        let cell = self.cell.clone();
+        cell.turn_of(self.id, |shard, now, out| {
+            let mut at = 0;
+            while shard.is_open(self.id) {
+                match codec::decode(&bytes[at..], self.version, self.packet_bytes_max) {
+                    Ok(Decoded::Packet(Packet::Auth(auth), len)) if self.reauthentication.is_some() => {
+                        at += len;
+                        self.reauthenticate(&auth, shard, now, out);
+                        // What follows waits until that is decided.
+                        return Heard { consumed: at, whole: 0 };
+                    }
+                    Ok(Decoded::Packet(packet, len)) => {
+                        at += len;
+                        shard.packet(now, self.id, &packet, out);
+                    }
+                    Ok(Decoded::Incomplete(whole)) => {
+                        return Heard { consumed: at, whole: whole.unwrap_or(1) };
+                    }
+                    Err(error) => shard.malformed(now, self.id, error, out),
+                }
+            }
+            // The broker has given the connection up: nothing more is heard. [MQTT-4.13.1-1]
+            Heard { consumed: bytes.len(), whole: 0 }
+        })
+    }
+
+    /// AUTH from a client that may re-authenticate.
+    fn reauthenticate(
+        &mut self,
+        auth: &codec::Auth<'_>,
+        shard: &mut Shard,
+        now: Timestamp,
+        out: &mut Outputs,
+    ) {
+        let Some(state) = self.reauthentication.take() else { return };
+        match state.step(auth, &self.cell.common) {
+            Ok(future) => self.authenticating = Some(future),
+            Err(what) => {
+                let misbehaviour = Misbehaviour { code: ReasonCode::ProtocolError, what: what.into() };
+                shard.disconnect(now, self.id, Cause::Misbehaved(misbehaviour), out);
+            }
+        }
+    }
+
+    /// A step of re-authentication is decided.
+    fn conclude(&mut self, state: Box<Reauthentication>, outcome: Outcome) {
+        self.cell.turn_of(self.id, |shard, now, out| match &outcome {
+            Outcome::Answer { reason, data, principal } => {
+                if let Some(principal) = principal {
+                    shard.set_principal(self.id, principal.clone());
+                }
+                shard.authenticate(self.id, &state.packet(*reason, data.as_deref()), out);
+            }
+            Outcome::Failed(code) => shard.disconnect(now, self.id, Cause::AuthenticationFailed(*code), out),
+        });
+        self.reauthentication = Some(state);
+    }
+}

@@ -1,0 +1,297 @@
+//! From an accepted socket to an authenticated CONNECT.
+
+use std::{fmt, io, sync::Arc};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::{
+    acl::Principal,
+    auth::{Credentials, Denial, Exchange, Step},
+    broker::{Refusal, admit},
+    codec::{
+        self, Auth, AuthProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, DecodeError, Decoded,
+        Packet, ReasonCode, Version,
+    },
+    net::{Stream, UpgradeError},
+};
+
+use super::{
+    Common,
+    listen::{Door, Entry},
+};
+
+/// A client that is let in, on its way to the shard of its session.
+pub(crate) struct Arrival {
+    pub(crate) stream: Stream,
+    /// What was read from it: CONNECT and whatever the client has sent behind it.
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) client_id: Box<str>,
+    pub(crate) is_assigned: bool,
+    pub(crate) principal: Principal,
+    pub(crate) authentication_data: Option<Vec<u8>>,
+    pub(crate) door: Arc<Door>,
+    pub(crate) entry: Entry,
+}
+
+/// Why a socket does not become a client.
+pub(crate) enum Failure {
+    /// TLS or WebSocket failed.
+    Upgrade(UpgradeError),
+    /// The connection broke or was closed before CONNECT was complete.
+    Io(io::Error),
+    /// The first bytes are no CONNECT.
+    Malformed(DecodeError),
+    /// The first packet is no CONNECT. `[MQTT-3.1.0-1]`
+    NotConnect,
+    /// CONNECT is refused.
+    Refused { client_id: Box<str>, refusal: Refusal },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Upgrade(error) => error.fmt(f),
+            Failure::Io(error) => write!(f, "connection lost before CONNECT: {error}"),
+            Failure::Malformed(error) => error.fmt(f),
+            Failure::NotConnect => write!(f, "the first packet is not CONNECT"),
+            Failure::Refused { client_id, refusal } => {
+                write!(f, "client '{client_id}': {} ({})", refusal.why, refusal.code)
+            }
+        }
+    }
+}
+
+/// The largest CONNECT in bytes: all its fields at their longest but for some room for user properties.
+/// It is the only packet that a client may send before the broker knows who it is.
+const CONNECT_BYTES_MAX: u32 = 512 * 1024;
+
+/// The largest AUTH in bytes during the handshake.
+const AUTH_BYTES_MAX: u32 = 128 * 1024;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 2048;
+
+/// Does what comes before the session: TLS, WebSocket, CONNECT, authentication. The caller sets the time
+/// limit. `[MQTT-3.1.4-1]` `[MQTT-3.1.4-2]`
+pub(crate) async fn greet(
+    common: &Common,
+    socket: crate::net::Socket,
+    door: Arc<Door>,
+    entry: Entry,
+) -> Result<Box<Arrival>, Failure> {
+    let packet_bytes_max = common.shared.limits.packet_bytes_max;
+    let mut stream =
+        crate::net::upgrade(socket, &door.transport, packet_bytes_max).await.map_err(Failure::Upgrade)?;
+    let mut bytes = Vec::new();
+    let result = admit_client(common, &mut stream, &mut bytes, &door).await;
+    match result {
+        Ok(Admitted { client_id, is_assigned, principal, authentication_data }) => Ok(Box::new(Arrival {
+            stream,
+            bytes,
+            client_id,
+            is_assigned,
+            principal,
+            authentication_data,
+            door,
+            entry,
+        })),
+        Err(failure) => {
+            super::connection::linger(&mut stream).await;
+            Err(failure)
+        }
+    }
+}
+
+struct Admitted {
+    client_id: Box<str>,
+    is_assigned: bool,
+    principal: Principal,
+    authentication_data: Option<Vec<u8>>,
+}
+
+async fn admit_client(
+    common: &Common,
+    stream: &mut Stream,
+    bytes: &mut Vec<u8>,
+    door: &Door,
+) -> Result<Admitted, Failure> {
+    let len = match read_packet(stream, bytes, Version::V5, CONNECT_BYTES_MAX.min(common.packet_bytes_max()))
+        .await
+    {
+        Ok(len) => len,
+        Err(Failure::Malformed(error)) => {
+            if let Some((packet, version)) = malformed_conn_ack(&error) {
+                send(stream, &packet, version).await;
+            }
+            return Err(Failure::Malformed(error));
+        }
+        Err(failure) => return Err(failure),
+    };
+    let auth = bytes.split_off(len);
+    let connect_bytes = std::mem::replace(bytes, auth);
+    let Ok(Decoded::Packet(Packet::Connect(connect), _)) =
+        codec::decode(&connect_bytes, Version::V5, common.packet_bytes_max())
+    else {
+        return Err(Failure::NotConnect);
+    };
+    let result = authenticate(common, stream, bytes, &connect, door).await;
+    if let Err(Failure::Refused { refusal, .. }) = &result
+        && let Some(packet) = refusal.conn_ack(connect.version)
+    {
+        // [MQTT-3.2.2-7] [MQTT-3.1.1/3.2.2-5]
+        send(stream, &packet, connect.version).await;
+    }
+    // What came behind CONNECT stays behind it.
+    let rest = std::mem::replace(bytes, connect_bytes);
+    bytes.extend_from_slice(&rest);
+    result
+}
+
+/// Checks CONNECT and lets the back ends decide who the client is.
+async fn authenticate(
+    common: &Common,
+    stream: &mut Stream,
+    bytes: &mut Vec<u8>,
+    connect: &Connect<'_>,
+    door: &Door,
+) -> Result<Admitted, Failure> {
+    let is_assigned = connect.client_id.is_empty();
+    let refused = |refusal| Failure::Refused { client_id: connect.client_id.into(), refusal };
+    admit(connect, &common.shared).map_err(refused)?;
+    // [MQTT-3.1.3-6] [MQTT-3.2.2-16]
+    let client_id: Box<str> =
+        if is_assigned { common.assign_client_id().into() } else { connect.client_id.into() };
+    let peer = stream.peer().clone();
+    let credentials = Credentials {
+        client_id: &client_id,
+        user_name: connect.user_name,
+        password: connect.password,
+        peer: &peer,
+        listener: &door.name,
+        allow_anonymous: door.allow_anonymous,
+        has_certificate: stream.peer_certificates().is_some(),
+    };
+    let denied =
+        |denial: Denial| refused(Refusal { code: denial.code, why: public_reason(denial.code).into() });
+    let (principal, authentication_data) = match connect.properties.authentication_method {
+        None => {
+            let decision = common.authenticator.authenticate(credentials).await;
+            (decision.map_err(|denial| log_denial(&client_id, denial)).map_err(denied)?, None)
+        }
+        Some(method) => {
+            let Some(mut exchange) = common.authenticator.begin(method, credentials) else {
+                // [MQTT-4.12.0-1]
+                let why = "the authentication method is not supported";
+                return Err(refused(Refusal::new(ReasonCode::BadAuthenticationMethod, why)));
+            };
+            converse(stream, bytes, method, connect.properties.authentication_data, &mut *exchange)
+                .await?
+                .map_err(|denial| log_denial(&client_id, denial))
+                .map_err(denied)?
+        }
+    };
+    Ok(Admitted { client_id, is_assigned, principal, authentication_data })
+}
+
+/// Enhanced authentication: AUTH packets to and fro until one side is content. `[MQTT-4.12.0-2]`
+#[expect(clippy::type_complexity, reason = "the inner error is a decision, the outer one an accident")]
+async fn converse(
+    stream: &mut Stream,
+    bytes: &mut Vec<u8>,
+    method: &str,
+    first: Option<&[u8]>,
+    exchange: &mut dyn Exchange,
+) -> Result<Result<(Principal, Option<Vec<u8>>), Denial>, Failure> {
+    let mut step = exchange.step(first).await;
+    loop {
+        let data = match step {
+            Step::Success(principal, data) => return Ok(Ok((principal, data))),
+            Step::Failure(denial) => return Ok(Err(denial)),
+            Step::Continue(data) => data,
+        };
+        // [MQTT-4.12.0-5]
+        let properties =
+            AuthProperties { method: Some(method), data: Some(&data), ..AuthProperties::default() };
+        send(
+            stream,
+            &Packet::Auth(Auth { reason: ReasonCode::ContinueAuthentication, properties }),
+            Version::V5,
+        )
+        .await;
+        let len = read_packet(stream, bytes, Version::V5, AUTH_BYTES_MAX).await?;
+        let answer: Vec<u8> = bytes.drain(..len).collect();
+        step = match codec::decode(&answer, Version::V5, AUTH_BYTES_MAX) {
+            Ok(Decoded::Packet(Packet::Auth(auth), _))
+                if auth.reason == ReasonCode::ContinueAuthentication
+                    && auth.properties.method == Some(method) =>
+            {
+                exchange.step(auth.properties.data).await
+            }
+            // [MQTT-3.1.2-30]
+            _ => {
+                let why = "not an AUTH packet of the method in CONNECT".into();
+                return Ok(Err(Denial { code: ReasonCode::ProtocolError, why }));
+            }
+        };
+    }
+}
+
+/// Reads until a whole packet is at the start of the buffer. Returns its length.
+async fn read_packet(
+    stream: &mut Stream,
+    bytes: &mut Vec<u8>,
+    version: Version,
+    packet_bytes_max: u32,
+) -> Result<usize, Failure> {
+    loop {
+        match codec::decode(bytes, version, packet_bytes_max) {
+            Ok(Decoded::Packet(_, len)) => return Ok(len),
+            Ok(Decoded::Incomplete(_)) => {}
+            Err(error) => return Err(Failure::Malformed(error)),
+        }
+        bytes.reserve(READ_BYTES);
+        match stream.read_buf(bytes).await {
+            Ok(0) => return Err(Failure::Io(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => {}
+            Err(error) => return Err(Failure::Io(error)),
+        }
+    }
+}
+
+/// Sends a packet before there is a session. The connection is closed next anyway if that fails.
+async fn send(stream: &mut Stream, packet: &Packet<'_>, version: Version) {
+    let mut bytes = Vec::new();
+    codec::encode(packet, version, &mut bytes);
+    if stream.write_all(&bytes).await.is_ok() {
+        let _: io::Result<()> = stream.flush().await;
+    }
+}
+
+/// The CONNACK for bytes that are no CONNECT, in the version that the client will understand; `None` where
+/// the standard has none.
+fn malformed_conn_ack(error: &DecodeError) -> Option<(Packet<'static>, Version)> {
+    let version = error.connack_form().or(error.version)?;
+    let code = match (version.is_v5(), error.reason_code()) {
+        (true, code) => ConnAckReturn::V5(code),
+        // [MQTT-3.1.1/3.1.2-2]
+        (false, ReasonCode::UnsupportedProtocolVersion) => ConnAckReturn::V3(1),
+        // [MQTT-3.1.1/3.1.4-1] closed without CONNACK.
+        (false, _) => return None,
+    };
+    let properties = ConnAckProperties::default();
+    Some((Packet::ConnAck(Box::new(ConnAck { session_present: false, code, properties })), version))
+}
+
+/// What a client is told: enough to mend its settings, nothing about which of them exist.
+fn public_reason(code: ReasonCode) -> &'static str {
+    match code {
+        ReasonCode::BadUserNameOrPassword => "bad user name or password",
+        ReasonCode::NotAuthorized => "not authorized",
+        _ => "authentication failed",
+    }
+}
+
+fn log_denial(client_id: &str, denial: Denial) -> Denial {
+    tracing::info!(target: "dunlin::auth", client = client_id, code = %denial.code, "denied: {}", denial.why);
+    denial
+}

@@ -1,0 +1,129 @@
+//! Listeners: accepting, and how many may come in at a time.
+
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tracing::{debug, warn};
+
+use crate::net::{Acceptor, PreparedTransport, Socket, is_resource_exhaustion};
+
+use super::{Common, cell::ShardCell, connection, handshake, mailbox::Mail};
+
+/// What is known of a listener once it is open.
+pub(crate) struct Door {
+    pub(crate) name: String,
+    pub(crate) allow_anonymous: bool,
+    pub(crate) transport: PreparedTransport,
+    pub(crate) connections_max: usize,
+    pub(crate) connections: AtomicUsize,
+}
+
+/// Counts one connection for as long as it is kept.
+pub(crate) struct Entry {
+    common: Arc<Common>,
+    door: Arc<Door>,
+}
+
+/// Time to wait when the system has no more file descriptors or memory for sockets.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+impl Entry {
+    /// Counts a connection in, if there is room for it in the broker and on its listener.
+    fn new(common: &Arc<Common>, door: &Arc<Door>) -> Option<Entry> {
+        let limit = common.shared.limits.connections_max;
+        if common.connections.fetch_add(1, Ordering::Relaxed) >= limit {
+            common.connections.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        if door.connections.fetch_add(1, Ordering::Relaxed) >= door.connections_max {
+            common.connections.fetch_sub(1, Ordering::Relaxed);
+            door.connections.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(Entry { common: common.clone(), door: door.clone() })
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.common.connections.fetch_sub(1, Ordering::Relaxed);
+        self.door.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Accepts on one listener until the broker stops. A connection that is not past its CONNECT holds a
+/// permit, so that a storm of them waits in the system's backlog rather than in our memory.
+pub(crate) async fn accept(cell: Rc<ShardCell>, door: Arc<Door>, acceptor: Acceptor) {
+    loop {
+        let Ok(permit) = cell.common.handshakes.clone().acquire_owned().await else { return };
+        match acceptor.accept().await {
+            Ok((socket, peer)) => match Entry::new(&cell.common, &door) {
+                Some(entry) => greet(&cell, socket, &door, entry, Some(permit)),
+                None => {
+                    warn!(target: "dunlin::listener", listener = door.name, %peer, "refused: too many connections");
+                }
+            },
+            Err(error) if is_resource_exhaustion(&error) => {
+                warn!(target: "dunlin::listener", listener = door.name, "cannot accept: {error}");
+                drop(permit);
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "nothing tells when descriptors are free again"
+                )]
+                tokio::time::sleep(EXHAUSTED_PAUSE).await;
+            }
+            Err(error) => debug!(target: "dunlin::listener", listener = door.name, "cannot accept: {error}"),
+        }
+    }
+}
+
+/// Greets a client of this process.
+pub(crate) fn greet_local(cell: &Rc<ShardCell>, socket: Socket) {
+    let door = cell.common.local_door.clone();
+    if let Some(entry) = Entry::new(&cell.common, &door) {
+        greet(cell, socket, &door, entry, None);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell has tasks")]
+fn greet(
+    cell: &Rc<ShardCell>,
+    socket: Socket,
+    door: &Arc<Door>,
+    entry: Entry,
+    permit: Option<OwnedSemaphorePermit>,
+) {
+    let (cell, door) = (cell.clone(), door.clone());
+    tokio::task::spawn_local(async move {
+        let peer = socket.peer().clone();
+        let name = door.name.clone();
+        let limit = cell.common.shared.limits.connect_timeout;
+        match timeout(limit, handshake::greet(&cell.common, socket, door, entry)).await {
+            Ok(Ok(arrival)) => send_home(&cell, arrival),
+            Ok(Err(failure)) => {
+                debug!(target: "dunlin::listener", listener = name, %peer, "not connected: {failure}");
+            }
+            Err(_) => {
+                debug!(target: "dunlin::listener", listener = name, %peer, "not connected: no CONNECT in time");
+            }
+        }
+        drop(permit);
+    });
+}
+
+/// Brings a connection to the shard of its session.
+fn send_home(cell: &Rc<ShardCell>, mut arrival: Box<handshake::Arrival>) {
+    let home = cell.common.home(&arrival.client_id);
+    if home == usize::from(cell.index) {
+        connection::start(cell, arrival);
+    } else if arrival.stream.detach().is_ok() {
+        cell.common.mailboxes[home].post([Mail::Arrival(arrival)]);
+    }
+}

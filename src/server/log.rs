@@ -1,0 +1,51 @@
+//! Events of the core as lines of the log.
+
+use tracing::{debug, info, warn};
+
+use crate::broker::{Cause, Event};
+
+/// Writes an event to the log: what people want to know at `info`, what a client did wrong at `warn`.
+pub(crate) fn event(event: &Event) {
+    match event {
+        Event::Connected { client_id, peer, session_present, keep_alive_secs, expiry_secs } => info!(
+            target: "dunlin::client",
+            client = %client_id, %peer, session_present, keep_alive_secs, expiry_secs, "connected"
+        ),
+        Event::Disconnected { client_id, peer, cause } => disconnected(client_id, peer, cause),
+        Event::SessionEnded { client_id, undelivered: 0 } => {
+            debug!(target: "dunlin::client", client = %client_id, "session ended");
+        }
+        Event::SessionEnded { client_id, undelivered } => {
+            info!(target: "dunlin::client", client = %client_id, undelivered, "session ended before all was delivered");
+        }
+        Event::PublishRefused { client_id, topic, code, why } => {
+            warn!(target: "dunlin::client", client = %client_id, %topic, %code, "PUBLISH refused: {why}");
+        }
+        Event::SubscriptionRefused { client_id, filter, code } => {
+            warn!(target: "dunlin::client", client = %client_id, filter, %code, "SUBSCRIBE refused");
+        }
+        Event::Dropped { client_id, topic, reason } => {
+            let reason = reason.name();
+            warn!(
+                target: "dunlin::client",
+                client = %client_id, %topic, reason, "message dropped; further ones are only counted"
+            );
+        }
+    }
+}
+
+fn disconnected(client_id: &str, peer: &str, cause: &Cause) {
+    match cause {
+        Cause::Malformed(_) | Cause::Misbehaved(_) | Cause::TooSlow | Cause::AuthenticationFailed(_) => {
+            warn!(target: "dunlin::client", client = %client_id, %peer, "disconnected: {cause}");
+        }
+        Cause::Disconnect(_)
+        | Cause::Eof
+        | Cause::Io(_)
+        | Cause::KeepAlive
+        | Cause::TakenOver { .. }
+        | Cause::Stopping => {
+            info!(target: "dunlin::client", client = %client_id, %peer, "disconnected: {cause}");
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! The running broker: threads, listeners, and how they start and stop.
+//!
+//! Each shard is a thread with a single-threaded runtime. All threads accept on all listeners; a connection
+//! that has authenticated moves once, to the shard that its client identifier hashes to, and from then on
+//! it and its session live on one thread.
+
+mod cell;
+mod client;
+mod connection;
+mod handshake;
+mod listen;
+mod log;
+mod mailbox;
+mod reauthentication;
+
+use std::{
+    fmt, io,
+    rc::Rc,
+    sync::{Arc, atomic::AtomicUsize},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use foldhash::fast::FixedState;
+use rustls::crypto::SecureRandom;
+use std::hash::BuildHasher;
+use tokio::{
+    runtime,
+    sync::{Semaphore, oneshot},
+    task::LocalSet,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tracing::{info, warn};
+
+pub use client::{Client, ClientError, Delivered};
+
+use crate::{
+    acl::Authorize,
+    auth::{Authenticate, Authenticator, ByListener},
+    broker::{Shared, sys},
+    config::{Config, Transport},
+    net::{BindError, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError},
+    store::{Committed, Memory, Store},
+    time::Timestamp,
+};
+
+use cell::ShardCell;
+use listen::Door;
+use mailbox::{Mail, Mailboxes};
+
+/// What all threads of a broker share.
+pub(crate) struct Common {
+    shared: Arc<Shared>,
+    clock: Clock,
+    store: Arc<dyn Store>,
+    authenticator: Authenticator,
+    mailboxes: Arc<Mailboxes>,
+    /// The same, as the store sees them.
+    commits: Arc<dyn Committed>,
+    /// Permits for connections that are not past CONNECT.
+    handshakes: Arc<Semaphore>,
+    /// Connections, those included.
+    connections: AtomicUsize,
+    /// The listener of clients in this process.
+    local_door: Arc<Door>,
+    random: &'static dyn SecureRandom,
+    sys_interval: Duration,
+}
+
+impl Common {
+    fn packet_bytes_max(&self) -> u32 {
+        self.shared.limits.packet_bytes_max
+    }
+
+    /// The shard of a client identifier.
+    fn home(&self, client_id: &str) -> usize {
+        let hash = FixedState::with_seed(self.shared.seed).hash_one(client_id);
+        (hash % self.mailboxes.len() as u64) as usize
+    }
+
+    /// An identifier that no other client has: 120 random bits. `[MQTT-3.2.2-16]`
+    fn assign_client_id(&self) -> String {
+        const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+        let mut bytes = [0; 24];
+        if self.random.fill(&mut bytes).is_err() {
+            warn!("the system gives no random numbers");
+        }
+        let letters = bytes.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)]));
+        "dunlin-".chars().chain(letters).collect()
+    }
+}
+
+/// A broker that runs in this process.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let broker = dunlin::Broker::builder().listen("127.0.0.1:0".parse()?).start().await?;
+/// let mut client = broker.client("inside").await?;
+/// client.subscribe("sensors/#", dunlin::QoS::AtLeastOnce).await?;
+/// client.publish("sensors/1", b"21.5", dunlin::QoS::AtLeastOnce).await?;
+/// let message = client.receive().await?;
+/// assert_eq!(message.payload, b"21.5");
+/// broker.stop().await;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Broker {
+    common: Arc<Common>,
+    addresses: Vec<(String, LocalAddress)>,
+    threads: Vec<ShardThread>,
+    stop_timeout: Duration,
+}
+
+struct ShardThread {
+    handle: JoinHandle<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// What a broker is made of. See [`Broker::builder`].
+pub struct Builder {
+    config: Config,
+    authenticator: Authenticator,
+    authorize: Option<Arc<dyn Authorize>>,
+}
+
+/// Why a broker does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A listener cannot listen.
+    Bind(BindError),
+    /// The certificates of a listener cannot be used.
+    Tls {
+        /// The listener.
+        listener: String,
+        /// Why.
+        error: TlsError,
+    },
+    /// The system gives no thread, no runtime or no random numbers.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Bind(error) => error.fmt(f),
+            StartError::Tls { listener, error } => write!(f, "listener '{listener}': {error}"),
+            StartError::System(error) => write!(f, "the system refuses what the broker needs: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        StartError::System(error)
+    }
+}
+
+impl Builder {
+    /// Uses this configuration.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Builder {
+        self.config = config;
+        self
+    }
+
+    /// Listens on this TCP address, and on no other than those given so. Anonymous clients may connect.
+    #[must_use]
+    pub fn listen(mut self, address: std::net::SocketAddr) -> Builder {
+        let is_first = self.config.listeners == Config::default().listeners;
+        if is_first {
+            self.config.listeners.clear();
+        }
+        self.config.listeners.push(crate::config::Listener {
+            name: address.to_string(),
+            address: crate::config::Address::Tcp(address),
+            transport: Transport::Plain,
+            allow_anonymous: true,
+            connections_max: self.config.limits.connections_max,
+        });
+        self
+    }
+
+    /// Listens nowhere: only clients in this process can connect.
+    #[must_use]
+    pub fn no_listeners(mut self) -> Builder {
+        self.config.listeners.clear();
+        self
+    }
+
+    /// Decides who clients are. By default each listener decides by its `allow_anonymous`.
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticate) -> Builder {
+        self.authenticator = Arc::new(authenticator);
+        self
+    }
+
+    /// Decides what clients may do. By default all but publishing to `$SYS`.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: impl Authorize + 'static) -> Builder {
+        self.authorize = Some(Arc::new(authorizer));
+        self
+    }
+
+    /// Starts the broker: when this returns, its listeners listen.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(self) -> Result<Broker, StartError> {
+        let Builder { config, authenticator, authorize } = self;
+        let mut doors = Vec::with_capacity(config.listeners.len());
+        for listener in &config.listeners {
+            let transport = PreparedTransport::prepare(&listener.transport)
+                .map_err(|error| StartError::Tls { listener: listener.name.clone(), error })?;
+            let bound = BoundListener::bind(listener).map_err(StartError::Bind)?;
+            doors.push((Arc::new(Door::new(listener, transport)), bound));
+        }
+        let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
+        let mut seed = [0; 8];
+        random.fill(&mut seed).map_err(|_| io::Error::other("no random numbers"))?;
+        let mut shared = Shared::new(config.limits.clone(), config.shards, u64::from_ne_bytes(seed));
+        shared.check_payload_format = config.check_payload_format;
+        if let Some(authorize) = authorize {
+            shared.authorize = authorize;
+        }
+        let mailboxes = Arc::new(Mailboxes::new(config.shards));
+        let common = Arc::new(Common {
+            handshakes: Arc::new(Semaphore::new(shared.limits.handshakes_max)),
+            shared: Arc::new(shared),
+            clock: Clock::start(),
+            store: Arc::new(Memory),
+            authenticator,
+            commits: mailboxes.clone(),
+            mailboxes,
+            connections: AtomicUsize::new(0),
+            local_door: Arc::new(Door::local(config.limits.connections_max)),
+            random,
+            sys_interval: config.sys_interval,
+        });
+        let addresses =
+            doors.iter().map(|(door, bound)| (door.name.clone(), bound.local_address().clone())).collect();
+        let doors = Arc::new(doors);
+        let mut threads = Vec::with_capacity(config.shards);
+        let mut ready = Vec::with_capacity(config.shards);
+        for index in 0..config.shards {
+            let (tell, is_ready) = oneshot::channel();
+            threads.push(spawn_shard(
+                index as u16,
+                common.clone(),
+                doors.clone(),
+                config.stop_timeout,
+                tell,
+            )?);
+            ready.push(is_ready);
+        }
+        let broker = Broker { common, addresses, threads, stop_timeout: config.stop_timeout };
+        for is_ready in ready {
+            match is_ready.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    broker.stop().await;
+                    return Err(error.into());
+                }
+                Err(_) => return Err(io::Error::other("a shard did not start").into()),
+            }
+        }
+        Ok(broker)
+    }
+}
+
+impl Broker {
+    /// A broker to be configured and started: by default it listens on 127.0.0.1:1883 and `[::1]:1883`.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder { config: Config::default(), authenticator: Arc::new(ByListener), authorize: None }
+    }
+
+    /// Names and addresses of the listeners, with the ports that they got.
+    #[must_use]
+    pub fn addresses(&self) -> &[(String, LocalAddress)] {
+        &self.addresses
+    }
+
+    /// Connects a client in this process, without a socket.
+    ///
+    /// # Errors
+    /// [`ClientError`] if the broker refuses it.
+    pub async fn client(&self, client_id: &str) -> Result<Client, ClientError> {
+        let (inside, outside) = tokio::io::duplex(client::PIPE_BYTES);
+        let home = self.common.home(client_id);
+        self.common.mailboxes[home].post([Mail::Local(Socket::memory(inside))]);
+        Client::connect(outside, client_id).await
+    }
+
+    /// Stops: no more connections, DISCONNECT 0x8B to v5 clients, and time for what is still to be sent.
+    /// Returns when all threads have ended, within the time that the configuration gives.
+    pub async fn stop(self) {
+        self.common.handshakes.close();
+        for mailbox in self.common.mailboxes.iter() {
+            mailbox.post([Mail::Stop]);
+        }
+        let deadline = Instant::now() + self.stop_timeout + STOP_GRACE;
+        for thread in self.threads {
+            if timeout_at(deadline, thread.ended).await.is_err() {
+                warn!("a shard did not stop in time");
+            } else if thread.handle.join().is_err() {
+                warn!("a shard ended by a panic");
+            }
+        }
+    }
+}
+
+/// Time that a shard has beyond its own limit to end its thread.
+const STOP_GRACE: Duration = Duration::from_secs(1);
+
+impl Door {
+    fn new(listener: &crate::config::Listener, transport: PreparedTransport) -> Door {
+        Door {
+            name: listener.name.clone(),
+            allow_anonymous: listener.allow_anonymous,
+            transport,
+            connections_max: listener.connections_max,
+            connections: AtomicUsize::new(0),
+        }
+    }
+
+    /// The door of clients in this process.
+    fn local(connections_max: usize) -> Door {
+        Door {
+            name: "in-process".into(),
+            allow_anonymous: true,
+            transport: PreparedTransport::plain(),
+            connections_max,
+            connections: AtomicUsize::new(0),
+        }
+    }
+}
+
+type Doors = Arc<Vec<(Arc<Door>, BoundListener)>>;
+
+fn spawn_shard(
+    index: u16,
+    common: Arc<Common>,
+    doors: Doors,
+    stop_timeout: Duration,
+    ready: oneshot::Sender<io::Result<()>>,
+) -> io::Result<ShardThread> {
+    let (tell, ended) = oneshot::channel();
+    let run = move || {
+        let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let _: Result<(), _> = ready.send(Err(error));
+                return;
+            }
+        };
+        let tasks = LocalSet::new();
+        tasks.block_on(&runtime, run_shard(index, common, doors, stop_timeout, ready));
+        drop(tasks);
+        let _: Result<(), _> = tell.send(());
+    };
+    let handle = std::thread::Builder::new().name(format!("shard-{index}")).spawn(run)?;
+    Ok(ShardThread { handle, ended })
+}
+
+/// The main task of a shard: mail and timers, until the broker stops and all connections are gone.
+#[expect(clippy::disallowed_methods, reason = "the shell has tasks")]
+async fn run_shard(
+    index: u16,
+    common: Arc<Common>,
+    doors: Doors,
+    stop_timeout: Duration,
+    ready: oneshot::Sender<io::Result<()>>,
+) {
+    let cell = ShardCell::new(index, common);
+    let mut acceptors = Vec::new();
+    for (door, listener) in doors.iter() {
+        match listener.acceptor() {
+            Ok(acceptor) => {
+                acceptors.push(tokio::task::spawn_local(listen::accept(
+                    cell.clone(),
+                    door.clone(),
+                    acceptor,
+                )));
+            }
+            Err(error) => {
+                let _: Result<(), _> = ready.send(Err(error));
+                return;
+            }
+        }
+    }
+    drop(doors);
+    if index == 0 && !cell.common.sys_interval.is_zero() {
+        tokio::task::spawn_local(publish_sys(cell.clone()));
+    }
+    let _: Result<(), _> = ready.send(Ok(()));
+    serve_mail(&cell).await;
+    for acceptor in acceptors {
+        acceptor.abort();
+    }
+    let drained = async {
+        while cell.connections.get() > 0 {
+            tokio::select! {
+                () = cell.emptied.notified() => {}
+                () = cell.common.mailboxes[usize::from(index)].wait() => cell.read_mail(),
+            }
+        }
+    };
+    if timeout_at(Instant::now() + stop_timeout, drained).await.is_err() {
+        let left = cell.connections.get();
+        info!(left, "connections did not take what was for them in time");
+    }
+}
+
+/// Reads mail and sees to timers until the broker stops.
+async fn serve_mail(cell: &Rc<ShardCell>) {
+    let mailbox = &cell.common.mailboxes[usize::from(cell.index)];
+    let timer = sleep_until(Instant::now());
+    tokio::pin!(timer);
+    let mut armed = None;
+    while !cell.is_stopping.get() {
+        let next = cell.timeout();
+        if next != armed {
+            armed = next;
+            let at: Option<Timestamp> = next;
+            let far = Instant::now() + FAR_AWAY;
+            timer.as_mut().reset(at.map_or(far, |at| Instant::from_std(cell.clock().instant(at))));
+        }
+        tokio::select! {
+            biased;
+            () = mailbox.wait() => cell.read_mail(),
+            () = cell.rearm.notified() => {}
+            () = &mut timer => armed = None,
+        }
+    }
+}
+
+/// When to look again if no timer is set.
+const FAR_AWAY: Duration = Duration::from_secs(3600);
+
+/// Tells of the broker under `$SYS`, again and again.
+async fn publish_sys(cell: Rc<ShardCell>) {
+    let mut interval = tokio::time::interval(cell.common.sys_interval);
+    while !cell.is_stopping.get() {
+        interval.tick().await;
+        let messages = sys::messages(&cell.common.shared, cell.clock().uptime().as_secs());
+        cell.turn(|shard, now, out| {
+            messages.into_iter().for_each(|message| shard.publish(now, message, out));
+        });
+    }
+}
