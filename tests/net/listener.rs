@@ -48,21 +48,26 @@ fn an_address_of_another_machine_is_refused() {
     assert!(error.to_string().contains("this machine has no address 192.0.2.1"), "{error}");
 }
 
+/// Tries of a test that another process can spoil by taking a port in the wrong moment.
+const TRIES: usize = 10;
+
 #[test]
 fn a_port_is_free_again_at_once() {
-    let address = port_of(&bind(tcp("127.0.0.1:0")).unwrap());
-    bind(Address::Tcp(address)).unwrap();
+    let rebinds = || bind(Address::Tcp(port_of(&bind(tcp("127.0.0.1:0")).unwrap()))).is_ok();
+    assert!((0..TRIES).any(|_| rebinds()));
 }
 
-#[tokio::test]
-async fn loopback_of_both_families_shares_a_port() {
-    let v6 = match bind(tcp("[::1]:0")) {
-        Ok(bound) => bound,
-        Err(error) if error.kind() == BindErrorKind::AddressNotAvailable => return,
-        Err(error) => panic!("{error}"),
+#[test]
+fn loopback_of_both_families_shares_a_port() {
+    let shares = || match bind(tcp("[::1]:0")) {
+        Ok(v6) => {
+            let same_port = SocketAddr::new("127.0.0.1".parse().unwrap(), port_of(&v6).port());
+            bind(Address::Tcp(same_port)).is_ok()
+        }
+        // A machine without IPv6.
+        Err(error) => error.kind() == BindErrorKind::AddressNotAvailable,
     };
-    let same_port = SocketAddr::new("127.0.0.1".parse().unwrap(), port_of(&v6).port());
-    bind(Address::Tcp(same_port)).unwrap();
+    assert!((0..TRIES).any(|_| shares()));
 }
 
 #[tokio::test]
