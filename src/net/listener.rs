@@ -195,10 +195,8 @@ fn bind_tcp(address: SocketAddr) -> Result<(Listening, LocalAddress), Refusal> {
     // On Windows the option lets others take the address away; elsewhere it only skips the wait after a stop.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
-    // The unspecified address keeps the system's default, which on most takes IPv4 too.
-    if address.is_ipv6() && !address.ip().is_unspecified() {
-        socket.set_only_v6(true)?;
-    }
+    // IPV6_V6ONLY stays as the system has it, which makes [::] take IPv4 too on most; for any other address it
+    // decides nothing.
     // Accepted sockets inherit it.
     let keep_alive =
         TcpKeepalive::new().with_time(TCP_KEEP_ALIVE_IDLE).with_interval(TCP_KEEP_ALIVE_INTERVAL);
