@@ -106,6 +106,7 @@ struct Progress {
     fed: Cell<u64>,
     delivered: Cell<u64>,
     all_fed: Cell<bool>,
+    refused: Cell<bool>,
 }
 
 impl Session {
@@ -114,6 +115,9 @@ impl Session {
         let mut payloads = source.payloads()?;
         while let Some(payload) = payloads.recv().await {
             let payload = payload.map_err(|error| Failure::new(format!("standard input: {error}")))?;
+            if self.progress.refused.get() {
+                return future::pending().await;
+            }
             self.progress.fed.set(self.progress.fed.get() + 1);
             self.requests.publish(how, payload).await?;
         }
@@ -124,6 +128,7 @@ impl Session {
 
     /// Keeps the link going until all is delivered and the connection closed.
     async fn drive(&self, mut events: Events) -> Result<(), Failure> {
+        let mut refusal = None;
         loop {
             match events.poll().await? {
                 Event::Sent | Event::Acknowledged { refusal: None } => {
@@ -131,7 +136,12 @@ impl Session {
                     self.disconnect_when_delivered()?;
                 }
                 Event::Acknowledged { refusal: Some(reason) } => {
-                    return Err(Failure::new(format!("the broker refuses the message: {reason}")));
+                    // The first refusal ends the run, but not without a DISCONNECT: the will stays unsent.
+                    if refusal.is_none() {
+                        refusal = Some(Failure::new(format!("the broker refuses the message: {reason}")));
+                        self.progress.refused.set(true);
+                        self.requests.disconnect()?;
+                    }
                 }
                 Event::Disconnected => break,
                 Event::Connected { .. } | Event::Subscribed { .. } | Event::Message(_) | Event::Other => {}
@@ -140,11 +150,11 @@ impl Session {
         // The end of the connection is what is waited for, so that it is no error.
         let closed = async { while events.poll().await.is_ok() {} };
         let _ = time::timeout(CLOSE_TIMEOUT, closed).await;
-        Ok(())
+        refusal.map_or(Ok(()), Err)
     }
 
     fn disconnect_when_delivered(&self) -> Result<(), Failure> {
-        let Progress { fed, delivered, all_fed } = &self.progress;
+        let Progress { fed, delivered, all_fed, .. } = &self.progress;
         if all_fed.get() && delivered == fed { self.requests.disconnect() } else { Ok(()) }
     }
 }

@@ -127,9 +127,9 @@ impl Session {
                     self.subscribed(&refusals)?
                 }
                 Ok(Event::Message(message)) => self.message(&message)?,
-                Ok(Event::Sent | Event::Acknowledged { .. } | Event::Disconnected | Event::Other) => {
-                    Next::More
-                }
+                // Asked for from outside, by a signal or the timeout.
+                Ok(Event::Disconnected) => return closed(&mut events).await,
+                Ok(Event::Sent | Event::Acknowledged { .. } | Event::Other) => Next::More,
                 // Who never got in has a wrong address or no right to be there; trying again would hide that.
                 Err(failure) if !subscribed => return Err(failure),
                 Err(failure) => {
@@ -189,8 +189,13 @@ impl Session {
     /// Sends the last acknowledgements and says goodbye.
     async fn leave(&self, mut events: Events) -> Result<(), Failure> {
         self.requests.disconnect()?;
-        let closed = async { while events.poll().await.is_ok() {} };
-        let _ = clock::timeout(CLOSE_TIMEOUT, closed).await;
-        Ok(())
+        closed(&mut events).await
     }
+}
+
+/// Waits until the broker has read all and closes.
+async fn closed(events: &mut Events) -> Result<(), Failure> {
+    let closed = async { while events.poll().await.is_ok() {} };
+    let _ = clock::timeout(CLOSE_TIMEOUT, closed).await;
+    Ok(())
 }

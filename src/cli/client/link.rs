@@ -1,6 +1,6 @@
 //! rumqttc behind one face: it has one set of types for MQTT 3.1.1 and another for MQTT 5.
 
-use std::{fmt::Debug, io, rc::Rc, time::Duration};
+use std::{fmt::Debug, rc::Rc, time::Duration};
 
 use rumqttc::{
     NetworkOptions, Outgoing, Transport,
@@ -13,7 +13,8 @@ use rumqttc::{
 };
 
 use super::{
-    Connection, Failure, PACKET_BYTES_MAX, QoS, Version, bracketed, property::Properties, tls::Tunnel,
+    Connection, Failure, PACKET_BYTES_MAX, QoS, Version, bracketed, explain_io, property::Properties,
+    tls::Tunnel,
 };
 
 /// Requests that wait for the event loop. More than the ten packets that rumqttc reads at a time, so that
@@ -453,15 +454,6 @@ fn explain_v5(error: v5::ConnectionError) -> String {
 }
 
 const CLOSED: &str = "the broker closed the connection";
-
-/// The system's words without the number that Rust puts behind them.
-fn explain_io(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.split_once(" (os error") {
-        Some((words, _)) => words.into(),
-        None => text,
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -6,10 +6,18 @@ pub(super) mod link;
 pub(super) mod property;
 mod tls;
 
-use std::{future::Future, path::PathBuf, process::ExitCode, rc::Rc, time::Duration};
+use std::{
+    future::{self, Future},
+    io,
+    path::PathBuf,
+    pin::pin,
+    process::ExitCode,
+    rc::Rc,
+    time::Duration,
+};
 
 use clap::{ArgAction, Args};
-use tokio::{runtime, time};
+use tokio::{runtime, signal::unix, time};
 
 use self::{
     link::{Events, Requests},
@@ -20,6 +28,9 @@ use super::{FAILURE, USAGE, complain};
 
 /// The exit code when `-W` ends a run, as with mosquitto's clients.
 const TIMED_OUT: u8 = 27;
+
+/// How long saying goodbye may take when a run ends early.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The largest packet of the standard; rumqttc would take only 10 KiB.
 const PACKET_BYTES_MAX: u32 = 268_435_460;
@@ -116,6 +127,22 @@ pub(super) struct Failure {
     pub(super) code: u8,
 }
 
+/// What ends a run early.
+enum End {
+    Timeout,
+    Signal,
+}
+
+impl End {
+    /// Ending by a signal is how a subscriber ends, and no failure.
+    fn into_result(self) -> Result<(), Failure> {
+        match self {
+            Self::Timeout => Err(Failure { message: "timed out".into(), code: TIMED_OUT }),
+            Self::Signal => Ok(()),
+        }
+    }
+}
+
 impl Failure {
     pub(super) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: FAILURE }
@@ -165,20 +192,43 @@ impl Connection {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new(error.to_string()))?;
         runtime.block_on(async {
-            let tunnel = self.tls.tunnel(&self.host, self.port()).map_err(Failure::usage)?;
-            let tunnel = tunnel.map(Rc::new);
+            let tunnel = self.tls.tunnel(&self.host, self.port()).map_err(Failure::usage)?.map(Rc::new);
             let (requests, events) = link::open(self, tunnel.clone(), &properties);
-            let timeout = async {
-                match self.timeout {
-                    Some(secs) => time::sleep(Duration::from_secs(secs)).await,
-                    None => std::future::pending().await,
-                }
+            let mut carrying = pin!(Tunnel::run(tunnel.as_deref()));
+            let mut session = pin!(session(requests.clone(), events, properties));
+            let end = tokio::select! {
+                result = &mut session => return result,
+                () = &mut carrying => return Err(Failure::new("the TLS tunnel ended")),
+                end = self.end() => end?,
             };
-            tokio::select! {
-                result = session(requests, events, properties) => result,
-                () = Tunnel::run(tunnel.as_deref()) => Err(Failure::new("the TLS tunnel ended")),
-                () = timeout => Err(Failure { message: "timed out".into(), code: TIMED_OUT }),
+            // Going without a DISCONNECT would make the broker publish the will.
+            requests.disconnect()?;
+            let left = time::timeout(LEAVE_TIMEOUT, async {
+                tokio::select! {
+                    _ = &mut session => {}
+                    () = &mut carrying => {}
+                }
+            });
+            let _ = left.await;
+            end.into_result()
+        })
+    }
+
+    /// Waits for what ends a run early.
+    async fn end(&self) -> Result<End, Failure> {
+        let catch = |kind| unix::signal(kind).map_err(|error| Failure::new(format!("signals: {error}")));
+        let mut interrupt = catch(unix::SignalKind::interrupt())?;
+        let mut terminate = catch(unix::SignalKind::terminate())?;
+        let timeout = async {
+            match self.timeout {
+                Some(secs) => time::sleep(Duration::from_secs(secs)).await,
+                None => future::pending().await,
             }
+        };
+        Ok(tokio::select! {
+            _ = interrupt.recv() => End::Signal,
+            _ = terminate.recv() => End::Signal,
+            () = timeout => End::Timeout,
         })
     }
 
@@ -242,9 +292,18 @@ pub(super) fn parse_filter(text: &str) -> Result<String, String> {
     }
 }
 
+/// The system's words without the number that Rust puts behind them.
+fn explain_io(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.into(),
+        None => text,
+    }
+}
+
 /// The file of an option, in the words of the user.
 fn read(option: &str, path: &PathBuf) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{option} {}: {error}", path.display()))
+    std::fs::read(path).map_err(|error| format!("{option} {}: {}", path.display(), explain_io(&error)))
 }
 
 #[cfg(test)]

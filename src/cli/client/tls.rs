@@ -27,7 +27,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{bracketed, read};
+use super::{bracketed, explain_io, read};
 
 /// Where systems keep the authorities that they trust.
 const SYSTEM_AUTHORITIES: [&str; 4] = [
@@ -162,13 +162,15 @@ impl Tunnel {
     }
 
     async fn carry(&self, mut local: UnixStream) -> Result<(), String> {
-        let socket = TcpStream::connect(&self.address).await.map_err(|error| error.to_string())?;
-        socket.set_nodelay(true).map_err(|error| error.to_string())?;
+        let socket = TcpStream::connect(&self.address).await.map_err(|error| explain_io(&error))?;
+        socket.set_nodelay(true).map_err(|error| explain_io(&error))?;
         let connected = self.connector.connect(self.name.clone(), socket).await;
-        let mut stream = connected.map_err(|error| format!("TLS: {error}"))?;
+        let mut stream = connected.map_err(|error| format!("TLS: {}", explain_io(&error)))?;
         match copy_bidirectional(&mut local, &mut stream).await {
             // A peer that closes without close_notify has closed all the same.
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(format!("TLS: {error}")),
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                Err(format!("TLS: {}", explain_io(&error)))
+            }
             _ => Ok(()),
         }
     }
