@@ -3,12 +3,15 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     path::PathBuf,
     process::{Command, Output},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    thread,
 };
 
 use dunlin::config::Config;
@@ -159,10 +162,20 @@ fn help_has_examples_and_every_command() {
     let dunlin = Dunlin::new();
     let ran = dunlin.run(&["--help"]);
     assert_eq!(ran.code, Some(0));
-    for part in ["Examples:", "Exit codes:", "serve", "check", "certs", "completions", "--set <KEY=VALUE>"] {
+    for part in [
+        "Examples:",
+        "Exit codes:",
+        "serve",
+        "check",
+        "certs",
+        "pub",
+        "sub",
+        "completions",
+        "--set <KEY=VALUE>",
+    ] {
         assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
     }
-    for command in ["serve", "check", "certs", "completions"] {
+    for command in ["serve", "check", "certs", "pub", "sub", "completions"] {
         let ran = dunlin.run(&[command, "--help"]);
         assert!(ran.code == Some(0) && ran.stdout.contains("Usage: dunlin"), "{ran:?}");
     }
@@ -268,4 +281,210 @@ fn certs_print_a_configuration() {
     let ran = dunlin.run(&["certs", "pki"]);
     dunlin.write("d.toml", &ran.stdout);
     assert_eq!(dunlin.run(&["check", "d.toml"]).code, Some(0), "{ran:?}");
+}
+
+/// The broker's side of one connection, by the byte.
+struct Peer(TcpStream);
+
+impl Peer {
+    /// Reads a packet: its first byte and what follows the remaining length.
+    fn read(&mut self) -> (u8, Vec<u8>) {
+        let mut first = [0];
+        self.0.read_exact(&mut first).unwrap();
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            length |= usize::from(byte[0] & 0x7f) << shift;
+            shift += 7;
+            if byte[0] & 0x80 == 0 {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        (first[0], body)
+    }
+
+    /// Reads a packet that must begin with this byte.
+    fn expect(&mut self, first: u8) -> Vec<u8> {
+        let (found, body) = self.read();
+        assert_eq!(found, first, "{found:#04x} {body:?}");
+        body
+    }
+
+    fn write(&mut self, packet: &[u8]) {
+        self.0.write_all(packet).unwrap();
+    }
+}
+
+/// Runs the program against a broker that follows a script, with arguments for where that is.
+fn against(script: impl FnOnce(Peer) + Send, arguments: &[&str]) -> Ran {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let port = address.port().to_string();
+    let arguments = [arguments, &["-h", "127.0.0.1", "-p", &port]].concat();
+    thread::scope(|scope| {
+        scope.spawn(|| script(Peer(listener.accept().unwrap().0)));
+        let ran = Dunlin::new().run(&arguments);
+        // If the program never came, the script must not wait for it.
+        let _ = TcpStream::connect(address);
+        ran
+    })
+}
+
+const CONNECT: u8 = 0x10;
+const DISCONNECT: u8 = 0xe0;
+const CONNACK_V4: [u8; 4] = [0x20, 2, 0, 0];
+const CONNACK_V5: [u8; 5] = [0x20, 3, 0, 0, 0];
+
+/// The packet identifier of a PUBLISH to the topic "t".
+fn packet_id(publish: &[u8]) -> [u8; 2] {
+    assert_eq!(&publish[..3], [0, 1, b't']);
+    [publish[3], publish[4]]
+}
+
+#[test]
+fn pub_waits_for_the_acknowledgement_of_qos_1() {
+    let script = |mut peer: Peer| {
+        peer.expect(CONNECT);
+        peer.write(&CONNACK_V5);
+        let [high, low] = packet_id(&peer.expect(0x33));
+        peer.write(&[0x40, 2, high, low]);
+        peer.expect(DISCONNECT);
+    };
+    let ran = against(script, &["pub", "-t", "t", "-m", "hello", "-q", "1", "-r"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn pub_completes_the_handshake_of_qos_2() {
+    let script = |mut peer: Peer| {
+        peer.expect(CONNECT);
+        peer.write(&CONNACK_V4);
+        let [high, low] = packet_id(&peer.expect(0x34));
+        peer.write(&[0x50, 2, high, low]);
+        assert_eq!(peer.expect(0x62), [high, low]);
+        peer.write(&[0x70, 2, high, low]);
+        peer.expect(DISCONNECT);
+    };
+    let ran = against(script, &["pub", "-V", "311", "-t", "t", "-m", "hello", "-q", "2"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""));
+}
+
+/// A broker that goes away instead of acknowledging has not taken the message.
+#[test]
+fn pub_fails_without_the_acknowledgement() {
+    let script = |mut peer: Peer| {
+        peer.expect(CONNECT);
+        peer.write(&CONNACK_V5);
+        peer.expect(0x32);
+    };
+    let ran = against(script, &["pub", "-t", "t", "-m", "hello", "-q", "1"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.ends_with(": the broker closed the connection\n"), "{ran:?}");
+}
+
+#[test]
+fn a_refused_message_is_a_failure_with_the_reason() {
+    for (qos, publish, acknowledgement) in [("1", 0x32, 0x40), ("2", 0x34, 0x50)] {
+        let script = |mut peer: Peer| {
+            peer.expect(CONNECT);
+            peer.write(&CONNACK_V5);
+            let [high, low] = packet_id(&peer.expect(publish));
+            peer.write(&[acknowledgement, 4, high, low, 0x87, 0]);
+            peer.expect(DISCONNECT);
+        };
+        let ran = against(script, &["pub", "-t", "t", "-m", "hello", "-q", qos]);
+        let message = "error: the broker refuses the message: not authorized\n";
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), message));
+    }
+}
+
+#[test]
+fn a_refused_connection_is_one_line() {
+    let script = |mut peer: Peer| {
+        peer.expect(CONNECT);
+        peer.write(&[0x20, 3, 0, 0x86, 0]);
+    };
+    let ran = against(script, &["pub", "-t", "t", "-m", "hello", "-u", "me", "-P", "secret"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.ends_with(": the broker refuses: bad user name password\n"), "{ran:?}");
+
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let ran = Dunlin::new().run(&["sub", "-t", "t", "-h", "127.0.0.1", "-p", &free]);
+    assert_eq!((ran.code, ran.stderr), (Some(1), format!("error: 127.0.0.1:{free}: Connection refused\n")));
+}
+
+/// A message that was not printed stays with the broker, even if it was received with one that was.
+#[test]
+fn sub_acknowledges_only_what_it_printed() {
+    let script = |mut peer: Peer| {
+        peer.expect(CONNECT);
+        peer.write(&CONNACK_V5);
+        let subscribe = peer.expect(0x82);
+        peer.write(&[0x90, 4, subscribe[0], subscribe[1], 0, 1]);
+        peer.write(&[0x32, 7, 0, 1, b't', 0, 9, 0, b'a', 0x32, 7, 0, 1, b't', 0, 10, 0, b'b']);
+        assert_eq!(peer.expect(0x40)[..2], [0, 9]);
+        peer.expect(DISCONNECT);
+    };
+    let ran = against(script, &["sub", "-t", "t", "-q", "1", "-C", "1", "-v"]);
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(0), "t a\n", ""));
+}
+
+#[test]
+fn sub_prints_a_json_object_a_line() {
+    let script = |mut peer: Peer| {
+        peer.expect(CONNECT);
+        peer.write(&CONNACK_V5);
+        let subscribe = peer.expect(0x82);
+        peer.write(&[0x90, 4, subscribe[0], subscribe[1], 0, 1]);
+        // Content type "x", retained, not text.
+        peer.write(&[0x31, 10, 0, 1, b't', 4, 3, 0, 1, b'x', 0xff, 0x00]);
+        peer.expect(DISCONNECT);
+    };
+    let ran = against(script, &["sub", "-t", "t", "-F", "json", "-C", "1"]);
+    let mut line: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    line.as_object_mut().unwrap().remove("tst").unwrap();
+    let expected = serde_json::json!({
+        "topic": "t", "qos": 0, "retain": 1, "payloadlen": 2, "payload_hex": "ff00",
+        "properties": { "content-type": "x" },
+    });
+    assert_eq!(line, expected);
+}
+
+#[test]
+fn a_refused_subscription_is_a_failure() {
+    let script = |mut peer: Peer| {
+        peer.expect(CONNECT);
+        peer.write(&CONNACK_V5);
+        let subscribe = peer.expect(0x82);
+        peer.write(&[0x90, 4, subscribe[0], subscribe[1], 0, 0x87]);
+        let _ = peer.0.read_to_end(&mut Vec::new());
+    };
+    let ran = against(script, &["sub", "-t", "t"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(
+        ran.stderr.starts_with("error: the broker refuses the subscription to t: not authorized\n"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn client_usage_is_checked_before_connecting() {
+    let dunlin = Dunlin::new();
+    let cases: [&[&str]; 8] = [
+        &["pub", "-t", "t"],
+        &["pub", "-t", "a/#", "-m", "x"],
+        &["pub", "-t", "t", "-m", "x", "-n"],
+        &["pub", "-t", "t", "-m", "x", "-V", "311", "-D", "content-type", "x"],
+        &["pub", "-t", "t", "-m", "x", "--cafile", "missing.pem"],
+        &["pub", "-t", "t", "-f", "missing"],
+        &["sub", "-t", "a#"],
+        &["sub", "-t", "t", "-F", "%z"],
+    ];
+    for arguments in cases {
+        let ran = dunlin.run(arguments);
+        assert!(ran.code == Some(2) && ran.stderr.starts_with("error: "), "{arguments:?} {ran:?}");
+    }
 }

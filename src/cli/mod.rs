@@ -5,8 +5,12 @@
 
 mod certs;
 mod check;
+mod client;
 mod completions;
+mod format;
+mod publish;
 mod serve;
+mod subscribe;
 
 use std::{
     io::{self, Write},
@@ -66,6 +70,10 @@ enum Command {
     Check(check::Arguments),
     /// Make a certificate authority, a server and a client certificate for development
     Certs(certs::Arguments),
+    /// Publish messages
+    Pub(publish::Arguments),
+    /// Subscribe to topics and print what arrives
+    Sub(subscribe::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -123,6 +131,8 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::main(arguments),
         Command::Check(arguments) => check::main(arguments),
         Command::Certs(arguments) => certs::main(&arguments),
+        Command::Pub(arguments) => publish::main(arguments),
+        Command::Sub(arguments) => subscribe::main(arguments),
         Command::Completions(arguments) => completions::main(&arguments),
     }
 }
