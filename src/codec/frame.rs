@@ -115,7 +115,12 @@ fn decode_body<'a>(
 /// who makes a packet from input of any length checks it first. What was decoded can be encoded.
 pub fn encode(packet: &Packet<'_>, version: Version, out: &mut Vec<u8>) {
     if let Packet::Publish(publish) = packet {
-        return publish.encode(version, out);
+        let fits = publish.encode_within(version, PACKET_BYTES_LIMIT, out);
+        assert!(
+            fits,
+            "PUBLISH is larger than the format can express: senders check sizes before they encode"
+        );
+        return;
     }
     out.push(packet.kind().first_byte());
     write_length_prefixed(out, |out| match packet {
@@ -155,14 +160,12 @@ pub fn encode_within(
 }
 
 fn encode_if_fits(packet: &Packet<'_>, version: Version, packet_bytes_max: u32, out: &mut Vec<u8>) -> bool {
-    // Before anything is written: the payload alone may be larger than the format can express.
-    let packet_bytes_max = packet_bytes_max.min(PACKET_BYTES_LIMIT) as usize;
-    if matches!(packet, Packet::Publish(publish) if publish.payload.len() > packet_bytes_max) {
-        return false;
+    if let Packet::Publish(publish) = packet {
+        return publish.encode_within(version, packet_bytes_max, out);
     }
     let before = out.len();
     encode(packet, version, out);
-    let fits = out.len() - before <= packet_bytes_max;
+    let fits = out.len() - before <= packet_bytes_max as usize;
     if !fits {
         out.truncate(before);
     }

@@ -3,9 +3,10 @@
 use std::num::NonZeroU16;
 
 use super::property::PropertySet;
-use super::wire::{Reader, fill_in_length, write_string};
+use super::wire::{Reader, fill_in_length, variable_byte_integer_len, write_string};
 use super::{
-    DecodeError, DecodeErrorKind, PacketId, PacketKind, QoS, SubscriptionIds, UserProperties, Version,
+    DecodeError, DecodeErrorKind, PACKET_BYTES_LIMIT, PacketId, PacketKind, QoS, SubscriptionIds,
+    UserProperties, Version,
 };
 
 /// PUBLISH: a message on its way.
@@ -146,8 +147,9 @@ impl<'a> Publish<'a> {
         })
     }
 
-    /// Writes the whole packet.
-    pub(super) fn encode(&self, version: Version, out: &mut Vec<u8>) {
+    /// Writes the whole packet if it has at most `packet_bytes_max`; false, with `out` as it was, if not.
+    pub(super) fn encode_within(&self, version: Version, packet_bytes_max: u32, out: &mut Vec<u8>) -> bool {
+        let start = out.len();
         out.push(PacketKind::Publish.first_byte() | flags(self.dup, self.delivery.qos(), self.retain));
         let length_at = out.len();
         out.push(0);
@@ -158,9 +160,15 @@ impl<'a> Publish<'a> {
         if version.is_v5() {
             self.properties.write(out);
         }
+        let remaining = out.len() - length_at - 1 + self.payload.len();
+        let packet_bytes = 1 + variable_byte_integer_len(remaining) + remaining;
+        if packet_bytes > packet_bytes_max.min(PACKET_BYTES_LIMIT) as usize {
+            out.truncate(start);
+            return false;
+        }
         // Before the payload is there, so that making room for a longer length moves little.
-        let head_bytes = out.len() - length_at - 1;
-        fill_in_length(out, length_at, head_bytes + self.payload.len());
+        fill_in_length(out, length_at, remaining);
         out.extend_from_slice(self.payload);
+        true
     }
 }
