@@ -13,7 +13,10 @@ use tracing::{error, info, warn};
 use tracing_subscriber::{EnvFilter, fmt};
 
 use super::{EXAMPLES, FAILURE, Settings, USAGE, complain};
-use crate::config::{Config, Log, LogFormat};
+use crate::{
+    Broker,
+    config::{Config, Log, LogFormat},
+};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -52,7 +55,7 @@ fn run(config: Config) -> ExitCode {
     };
     runtime.block_on(async {
         let (mut signals, broker) = match Signals::new() {
-            Ok(signals) => (signals, Broker::start(config).await),
+            Ok(signals) => (signals, Broker::builder().config(config).start().await),
             Err(error) => {
                 error!(%error, "signals cannot be caught");
                 return FAILURE.into();
@@ -114,18 +117,4 @@ fn start_log(log: &Log) -> Result<(), String> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| format!("logs: {error}"))
-}
-
-// MERGE: stands for the broker of the library until both meet; to be replaced by
-//   use crate::{Broker, StartError};   Broker::builder().config(config).start()
-struct Broker;
-
-impl Broker {
-    #[expect(clippy::unused_async, reason = "the broker starts asynchronously")]
-    async fn start(_config: Config) -> Result<Self, String> {
-        Ok(Self)
-    }
-
-    #[expect(clippy::unused_async, reason = "the broker stops asynchronously")]
-    async fn stop(self) {}
 }

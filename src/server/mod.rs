@@ -39,7 +39,9 @@ use crate::{
     auth::{Authenticate, Authenticator, ByListener},
     broker::{Shared, sys},
     config::{Config, Transport},
-    net::{BindError, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError},
+    net::{
+        BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
+    },
     store::{Committed, Memory, Store},
     time::Timestamp,
 };
@@ -209,13 +211,7 @@ impl Builder {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(self) -> Result<Broker, StartError> {
         let Builder { config, authenticator, authorize } = self;
-        let mut doors = Vec::with_capacity(config.listeners.len());
-        for listener in &config.listeners {
-            let transport = PreparedTransport::prepare(&listener.transport)
-                .map_err(|error| StartError::Tls { listener: listener.name.clone(), error })?;
-            let bound = BoundListener::bind(listener).map_err(StartError::Bind)?;
-            doors.push((Arc::new(Door::new(listener, transport)), bound));
-        }
+        let doors = open_doors(&config)?;
         let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
         let mut seed = [0; 8];
         random.fill(&mut seed).map_err(|_| io::Error::other("no random numbers"))?;
@@ -265,6 +261,15 @@ impl Builder {
                 Err(_) => return Err(io::Error::other("a shard did not start").into()),
             }
         }
+        for (name, address) in &broker.addresses {
+            info!(listener = name, "listening on {address}");
+        }
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            shards = broker.threads.len(),
+            durability = "none: sessions and messages are kept in memory",
+            "ready"
+        );
         Ok(broker)
     }
 }
@@ -335,6 +340,33 @@ impl Door {
             connections: AtomicUsize::new(0),
         }
     }
+}
+
+/// Opens the listeners. One on an address that this machine does not have, as `[::1]` where there is no
+/// IPv6, is left out with a warning if another is open.
+fn open_doors(config: &Config) -> Result<Vec<(Arc<Door>, BoundListener)>, StartError> {
+    let mut doors = Vec::with_capacity(config.listeners.len());
+    let mut left_out = None;
+    for listener in &config.listeners {
+        let transport = PreparedTransport::prepare(&listener.transport)
+            .map_err(|error| StartError::Tls { listener: listener.name.clone(), error })?;
+        match BoundListener::bind(listener) {
+            Ok(bound) => doors.push((Arc::new(Door::new(listener, transport)), bound)),
+            Err(error) if is_unavailable(&error) => {
+                warn!("{error}");
+                left_out = Some(error);
+            }
+            Err(error) => return Err(StartError::Bind(error)),
+        }
+    }
+    match left_out {
+        Some(error) if doors.is_empty() => Err(StartError::Bind(error)),
+        Some(_) | None => Ok(doors),
+    }
+}
+
+fn is_unavailable(error: &BindError) -> bool {
+    matches!(error.kind(), BindErrorKind::AddressNotAvailable | BindErrorKind::Unsupported)
 }
 
 type Doors = Arc<Vec<(Arc<Door>, BoundListener)>>;
