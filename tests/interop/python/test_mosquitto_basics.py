@@ -5,6 +5,9 @@ import pytest
 VERSIONS = [pytest.param(3, id="v31"), pytest.param(4, id="v311"), pytest.param(5, id="v5")]
 TRANSPORTS = ["tcp", "tls", "mtls", "unix"]
 QOS = [0, 1, 2]
+OVERRUN = pytest.mark.reference_deviates(
+    "at QoS 2 it counts a message as done with PUBREC and so exceeds the Receive Maximum of 20 [MQTT-3.3.4-9]"
+)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -79,14 +82,14 @@ def test_will_is_published_when_the_client_is_killed(shell, name, version):
 def test_will_is_dropped_on_a_clean_disconnect(shell, name, version):
     # [MQTT-3.14.4-3]
     heir = shell.sub("-t", f"{name}/#", "-q", 1, version=version)
-    leaving = shell.sub("-t", "unused", "--will-topic", f"{name}/will", "--will-payload", "gone", version=version)
-    leaving.terminate()
+    shell.drain("-t", "unused", "-E", "--will-topic", f"{name}/will", "--will-payload", "gone", version=version)
     shell.pub("-t", f"{name}/last", "-m", "last", "-q", 1, version=version)
     assert heir.await_messages(1)[0]["payload"] == "last"
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("qos", [1, 2])
+@OVERRUN
 def test_persistent_session_gets_what_it_missed_in_order(shell, name, version, qos):
     shell.drain("-i", name, "-c", "-t", name, "-q", qos, "-E", version=version)
     lines = [f"missed {n}" for n in range(50)]
@@ -115,14 +118,16 @@ def test_payload_of_one_mebibyte_arrives_whole(shell, name, tmp_path, transport)
     assert message["payload"] == payload
 
 
-def test_a_thousand_lines_of_each_qos_arrive_in_order(shell, name):
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("qos", QOS)
+@OVERRUN
+def test_a_thousand_lines_arrive_in_order(shell, name, qos, version):
     # [MQTT-4.6.0-5]
-    for qos in QOS:
-        subscriber = shell.sub("-t", f"{name}/{qos}", "-q", qos)
-        lines = [f"line {n}" for n in range(1000)]
-        shell.pub("-t", f"{name}/{qos}", "-q", qos, "-l", stdin="\n".join(lines) + "\n")
-        subscriber.await_messages(1000)
-        assert subscriber.payloads == lines
+    subscriber = shell.sub("-t", name, "-q", qos, version=version)
+    lines = [f"line {n}" for n in range(1000)]
+    shell.pub("-t", name, "-q", qos, "-l", stdin="\n".join(lines) + "\n", version=version)
+    subscriber.await_messages(1000)
+    assert subscriber.payloads == lines
 
 
 def test_empty_payload_and_deep_topic_arrive(shell, name):

@@ -10,6 +10,12 @@ VERSIONS = {3: "mqttv31", 4: "mqttv311", 5: "mqttv5"}
 PROCESS_SECS = 20
 
 
+def pairs_if_repeated(pairs):
+    """mosquitto_sub writes user properties as one JSON object, even if a key is there twice."""
+    members = dict(pairs)
+    return members if len(members) == len(pairs) else pairs
+
+
 class Shell:
     """Starts the programs towards one broker and kills at the end what still runs."""
 
@@ -85,7 +91,7 @@ class Subscriber:
     @property
     def messages(self):
         """What arrived so far, as mosquitto_sub's JSON."""
-        return [json.loads(line) for line in self.lines if line.startswith("{")]
+        return [json.loads(line, object_pairs_hook=pairs_if_repeated) for line in list(self.lines) if line.startswith("{")]
 
     @property
     def payloads(self):
