@@ -27,7 +27,7 @@ class Result:
 def run_pytest(name, files, environment, directory, extra):
     """Runs pytest on the files; its JUnit report has the counts."""
     report = directory / f"{name}.xml"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short", "-rxX",
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short", "-rx",
                f"--junitxml={report}", *map(str, files), *extra]  # fmt: skip
     ended = call(command, environment, HERE / "python")
     if not report.exists():
