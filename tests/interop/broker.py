@@ -64,6 +64,7 @@ per_listener_settings false
 allow_anonymous true
 persistence false
 max_queued_messages 0
+max_inflight_messages 1024
 set_tcp_nodelay true
 log_dest stderr
 

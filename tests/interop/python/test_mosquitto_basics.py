@@ -139,7 +139,6 @@ def test_empty_payload_and_deep_topic_arrive(shell, name):
 
 
 def test_unsubscribed_filter_delivers_nothing(shell, name):
-    # [MQTT-3.10.4-3]
     shell.drain("-i", name, "-c", "-t", f"{name}/gone", "-t", f"{name}/kept", "-q", 1, "-E")
     shell.drain("-i", name, "-c", "-t", f"{name}/kept", "-U", f"{name}/gone", "-q", 1, "-E")
     # -E may leave before UNSUBACK, but not before UNSUBSCRIBE is sent; a new connection waits for its turn.

@@ -35,7 +35,7 @@ def test_properties_are_forwarded_unaltered_and_in_order(shell, name):
 
 
 def test_will_is_published_on_disconnect_with_will(shell, name):
-    # [MQTT-3.1.2-10]: mosquitto_sub leaves with reason code 0x04 when it is told to end.
+    # MQTT 5, 3.14.2.1: mosquitto_sub leaves with reason code 0x04 when it is told to end.
     heir = shell.sub("-t", f"{name}/will", "-q", 1)
     leaving = shell.sub("-t", "unused", "--will-topic", f"{name}/will", "--will-payload", "gone")
     leaving.terminate()
@@ -87,7 +87,7 @@ def test_session_expiry_ends_the_session(shell, name):
 
 
 def test_shared_subscription_delivers_each_message_to_one_member(shell, name):
-    # [MQTT-4.8.2-4]
+    # MQTT 5, 4.8.2
     members = [shell.sub("-t", f"$share/group/{name}", "-q", 1) for _ in range(3)]
     outsider = shell.sub("-t", name, "-q", 1)
     lines = [f"line {n}" for n in range(90)]
