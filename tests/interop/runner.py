@@ -13,7 +13,7 @@ from pathlib import Path
 from broker import Dunlin, Reference
 
 HERE = Path(__file__).resolve().parent
-SUITE_SECS = 240
+SUITE_SECS = 120
 LOG_LINES_SHOWN = 80
 
 

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { randomBytes } from 'node:crypto';
+import { test as nodeTest } from 'node:test';
 
 // The modules are installed outside the source tree, where an import by name does not find them.
 const require = createRequire(`${process.env.INTEROP_MODULES}/`);
@@ -11,9 +12,17 @@ const mqtt = require('mqtt');
 const endpoints = JSON.parse(readFileSync(process.env.INTEROP_ENDPOINTS, 'utf8'));
 const ca = readFileSync(endpoints.ca);
 const PATIENCE_MS = 10_000;
+const TEST_MS = 40_000;
+const IN_FLIGHT = 500;
 
 export const TRANSPORTS = ['tcp', 'tls', 'ws', 'wss'];
 export const VERSIONS = [4, 5];
+
+/** A test that fails when it hangs. `deviates` is why the reference broker is excused from it. */
+export function test(name, body, { deviates } = {}) {
+  const skip = process.env.INTEROP_BROKER === 'mosquitto' && deviates;
+  nodeTest(name, { timeout: TEST_MS, skip: skip || false }, body);
+}
 
 /** A word that no other test uses, for topics and client identifiers. */
 export const unique = () => `j${randomBytes(7).toString('hex')}`;
@@ -73,6 +82,17 @@ export async function arrivals(client, count, patienceMs = PATIENCE_MS) {
 
 /** The payloads that arrived, as text. */
 export const texts = (client) => client.got.map((message) => message.payload.toString());
+
+/**
+ * Publishes all payloads, at most 500 at a time without acknowledgement: MQTT.js leaves it to its user to keep
+ * to the server's Receive Maximum.
+ */
+export async function publishAll(client, topic, payloads, qos, inFlight = IN_FLIGHT) {
+  for (let start = 0; start < payloads.length; start += inFlight) {
+    const part = payloads.slice(start, start + inFlight);
+    await Promise.all(part.map((payload) => client.publishAsync(topic, payload, { qos })));
+  }
+}
 
 /** Ends the connection without DISCONNECT, as a lost network would. */
 export const cut = (client) => client.stream.destroy();

@@ -1,9 +1,8 @@
 // MQTT.js: both versions over every transport; sizes, bursts and order.
 
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 
-import { arrivals, connect, texts, TRANSPORTS, unique, VERSIONS } from './harness.mjs';
+import { arrivals, connect, publishAll, test, texts, TRANSPORTS, unique, VERSIONS } from './harness.mjs';
 
 // Remaining Length takes one byte more at each step; the last spans several TLS records and frames.
 const SIZES = [0, 1, 127, 128, 16_383, 16_384, 200_000];
@@ -49,8 +48,7 @@ for (const version of VERSIONS) {
         const name = unique();
         await subscriber.subscribeAsync(name, { qos });
         const sent = Array.from({ length: BURST }, (_, n) => `message ${n}`);
-        const done = sent.map((payload) => publisher.publishAsync(name, payload, { qos }));
-        await Promise.all(done);
+        await publishAll(publisher, name, sent, qos);
         await publisher.publishAsync(name, 'last', { qos });
         await arrivals(subscriber, BURST + 1, 30_000);
         assert.deepEqual(texts(subscriber), [...sent, 'last']);
@@ -58,6 +56,24 @@ for (const version of VERSIONS) {
     }
   }
 }
+
+// MQTT 3.1.1 has no Receive Maximum. A broker that stopped reading until PUBREL comes would wait for ever, since
+// all PUBREL are behind the last PUBLISH.
+test(
+  `v4: ${BURST} messages at QoS 2, all in flight at once, arrive once and in order`,
+  async (t) => {
+    const subscriber = await connect(t, { version: 4 });
+    const publisher = await connect(t, { version: 4 });
+    const name = unique();
+    await subscriber.subscribeAsync(name, { qos: 2 });
+    const sent = Array.from({ length: BURST }, (_, n) => `message ${n}`);
+    await publishAll(publisher, name, sent, 2, BURST);
+    await publisher.publishAsync(name, 'last', { qos: 2 });
+    await arrivals(subscriber, BURST + 1, 30_000);
+    assert.deepEqual(texts(subscriber), [...sent, 'last']);
+  },
+  { deviates: 'it applies its limit on messages in flight to MQTT 3.1.1 too, and drops what is above' },
+);
 
 for (const transport of TRANSPORTS) {
   test(`over ${transport}: a payload of one mebibyte arrives whole`, async (t) => {
@@ -76,7 +92,7 @@ test('both ways at once over one WebSocket, nothing is lost', async (t) => {
   const pair = [await connect(t, { transport: 'ws' }), await connect(t, { transport: 'ws' })];
   await Promise.all(pair.map((client, n) => client.subscribeAsync(`${name}/${n}`, { qos: 1 })));
   const sent = Array.from({ length: 2000 }, (_, n) => `${n}`);
-  await Promise.all(sent.flatMap((payload) => pair.map((client, n) => client.publishAsync(`${name}/${1 - n}`, payload, { qos: 1 }))));
+  await Promise.all(pair.map((client, n) => publishAll(client, `${name}/${1 - n}`, sent, 1)));
   for (const client of pair) {
     await arrivals(client, sent.length);
     assert.deepEqual(texts(client), sent);

@@ -1,9 +1,8 @@
 // MQTT.js: wills, sessions that outlive connections, reconnects, MQTT 5 properties.
 
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
 
-import { arrivals, connect, cut, texts, TRANSPORTS, unique, until, VERSIONS } from './harness.mjs';
+import { arrivals, connect, cut, test, texts, TRANSPORTS, unique, until, VERSIONS } from './harness.mjs';
 
 /** Options of a client whose session is kept. */
 const kept = (version, clientId) => ({
