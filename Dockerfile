@@ -2,6 +2,7 @@
 
 # The build. rustc and the C compiler, for aws-lc and jemalloc, are all that it needs; make is for jemalloc.
 FROM rust:1.95-slim-bookworm AS build
+# hadolint ignore=DL3008 -- the base image pins the release; its fixes are wanted
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev make \
     && rm -rf /var/lib/apt/lists/*
@@ -28,9 +29,12 @@ LABEL org.opencontainers.image.title="Dunlin" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 COPY --from=build /build/target/release/dunlin /usr/local/bin/dunlin
 # A named volume takes its owner from the directory in the image.
-COPY --from=build --chown=nonroot:nonroot /image/var/lib/dunlin /var/lib/dunlin
+COPY --from=build --chown=65532:65532 /image/var/lib/dunlin /var/lib/dunlin
 COPY --from=build /image/etc/dunlin /etc/dunlin
-USER nonroot:nonroot
+# nonroot, by number so that an orchestrator can tell that it is not root.
+USER 65532:65532
+# The default of data_dir, which a configuration may still change.
+ENV STATE_DIRECTORY=/var/lib/dunlin
 VOLUME /var/lib/dunlin
 # MQTT, MQTT over TLS, MQTT over WebSocket.
 EXPOSE 1883 8883 8083
@@ -47,4 +51,4 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=5s --retries=3 \
 
 # SIGTERM, which is the default, drains connections and ends with code 0.
 ENTRYPOINT ["/usr/local/bin/dunlin"]
-CMD ["serve", "--data-dir", "/var/lib/dunlin"]
+CMD ["serve"]
