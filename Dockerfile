@@ -2,7 +2,8 @@
 
 # The build. rustc and the C compiler, for aws-lc and jemalloc, are all that it needs; make is for jemalloc.
 FROM rust:1.95-slim-bookworm AS build
-# hadolint ignore=DL3008 -- the base image pins the release; its fixes are wanted
+# Not pinned to versions: the base image pins the release, and its fixes are wanted.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends gcc libc6-dev make \
     && rm -rf /var/lib/apt/lists/*

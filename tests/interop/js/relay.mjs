@@ -13,7 +13,7 @@ const { ws, wss, tcp, certs } = JSON.parse(process.env.INTEROP_RELAY);
 function serve(http, port) {
   new WebSocketServer({ server: http, handleProtocols: () => 'mqtt' }).on('connection', (socket) => {
     const client = createWebSocketStream(socket);
-    const broker = connect(tcp, '127.0.0.1');
+    const broker = connect({ port: tcp, host: '127.0.0.1', noDelay: true });
     client.on('error', () => broker.destroy());
     broker.on('error', () => client.destroy());
     client.on('close', () => broker.destroy());
