@@ -63,6 +63,8 @@ MOSQUITTO = """\
 per_listener_settings false
 allow_anonymous true
 persistence false
+# As root it would drop its privileges, and with them the way to its certificates.
+user root
 max_queued_messages 0
 max_inflight_messages 1024
 set_tcp_nodelay true
@@ -205,7 +207,6 @@ class Reference(Broker):
 
     def make_certificates(self):
         self.certs.mkdir(parents=True)
-        self.certs.chmod(0o755)
 
         def openssl(*arguments):
             subprocess.run(["openssl", *arguments], check=True, cwd=self.certs, capture_output=True)
@@ -221,7 +222,7 @@ class Reference(Broker):
 
     def write_config(self):
         config = self.directory / "mosquitto.conf"
-        config.write_text(MOSQUITTO.format(certs=self.certs, **self.endpoints) + f"user {os.environ.get('USER', 'root')}\n")
+        config.write_text(MOSQUITTO.format(certs=self.certs, **self.endpoints))
         return config
 
     def command(self, config):
