@@ -141,7 +141,8 @@ class Broker:
         self.helpers = []
         if self.process is None:
             return None
-        self.process.send_signal(by)
+        if self.process.poll() is None:
+            self.process.send_signal(by)
         try:
             return self.process.wait(STOP_SECS)
         except subprocess.TimeoutExpired:

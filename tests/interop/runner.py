@@ -112,7 +112,12 @@ def run_suites(options, suites, directory):
         "PYTHONPATH": str(HERE),
     }
     results = []
-    broker.start()
+    try:
+        broker.start()
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
+        print(f"FAILED start: {error}")
+        broker.stop()
+        return [Result("start", failed=1)]
     try:
         for name, (kind, files) in suites.items():
             print(f"\n--- {name}", flush=True)
