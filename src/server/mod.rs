@@ -422,7 +422,6 @@ async fn run_shard(
             }
         }
     }
-    drop(doors);
     if index == 0 && !cell.common.sys_interval.is_zero() {
         tokio::task::spawn_local(publish_sys(cell.clone()));
     }
