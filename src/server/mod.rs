@@ -38,7 +38,7 @@ use crate::{
     acl::Authorize,
     auth::{Authenticate, Authenticator, ByListener},
     broker::{Shared, sys},
-    config::{Config, Transport},
+    config::{Address, Config, Listener, Transport},
     net::{
         BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
     },
@@ -174,9 +174,9 @@ impl Builder {
         if is_first {
             self.config.listeners.clear();
         }
-        self.config.listeners.push(crate::config::Listener {
+        self.config.listeners.push(Listener {
             name: address.to_string(),
-            address: crate::config::Address::Tcp(address),
+            address: Address::Tcp(address),
             transport: Transport::Plain,
             allow_anonymous: true,
             connections_max: self.config.limits.connections_max,
@@ -320,7 +320,7 @@ impl Broker {
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
 impl Door {
-    fn new(listener: &crate::config::Listener, transport: PreparedTransport) -> Door {
+    fn new(listener: &Listener, transport: PreparedTransport) -> Door {
         Door {
             name: listener.name.clone(),
             allow_anonymous: listener.allow_anonymous,
@@ -345,11 +345,15 @@ impl Door {
 /// Opens the listeners. One on an address that this machine does not have, as `[::1]` where there is no
 /// IPv6, is left out with a warning if another is open.
 fn open_doors(config: &Config) -> Result<Vec<(Arc<Door>, BoundListener)>, StartError> {
-    let mut doors = Vec::with_capacity(config.listeners.len());
+    let prepare = |listener: &Listener| {
+        PreparedTransport::prepare(&listener.transport)
+            .map_err(|error| StartError::Tls { listener: listener.name.clone(), error })
+    };
+    // All certificates before any address: what is wrong with a file is told also while another broker runs.
+    let transports = config.listeners.iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
+    let mut doors = Vec::with_capacity(transports.len());
     let mut left_out = None;
-    for listener in &config.listeners {
-        let transport = PreparedTransport::prepare(&listener.transport)
-            .map_err(|error| StartError::Tls { listener: listener.name.clone(), error })?;
+    for (listener, transport) in config.listeners.iter().zip(transports) {
         match BoundListener::bind(listener) {
             Ok(bound) => doors.push((Arc::new(Door::new(listener, transport)), bound)),
             Err(error) if is_unavailable(&error) => {
