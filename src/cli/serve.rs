@@ -68,7 +68,8 @@ fn run(config: Config) -> ExitCode {
                 return FAILURE.into();
             }
         };
-        info!(signal = signals.next().await, "stopping");
+        let signal = signals.next().await;
+        info!(signal, "stopping");
         tokio::select! {
             () = broker.stop() => {
                 info!("stopped");
