@@ -62,6 +62,31 @@ fn refusals_name_their_packet() {
     });
 }
 
+/// Whatever the connection was thought to speak, a broken CONNECT is answered in what it asked for itself.
+#[test]
+fn refused_connects_are_answered_in_a_version_that_they_understand() {
+    let form = |notation: &str, version| {
+        let bytes = vectors::bytes(notation);
+        let error = decode_whole(&bytes, version).unwrap_err();
+        (error.version, error.connack_form())
+    };
+    for version in [Version::V31, Version::V311, Version::V5] {
+        for (protocol, asked) in
+            [("('MQIsdp') 03", Version::V31), ("('MQTT') 04", Version::V311), ("('MQTT') 05", Version::V5)]
+        {
+            let broken = format!("10[ {protocol} 02 003C FF ]");
+            assert_eq!(form(&broken, version), (Some(asked), Some(asked)));
+        }
+        assert_eq!(form("10[ ('MQTT') 06 02 003C [] ('c') ]", version), (None, Some(Version::V5)));
+        assert_eq!(form("10[ ('MQTT') 06 02 003C ('c') ]", version), (None, Some(Version::V311)));
+        // No client of MQTT, or none that got far enough to say which.
+        assert_eq!(form("10[ ('HTTP') 04 02 003C ('c') ]", version), (None, None));
+        assert_eq!(form("10[ ('MQTT') ]", version), (None, None));
+        // Other packets do not name a version.
+        assert_eq!(form("40 00", version), (None, None));
+    }
+}
+
 /// A packet that has not arrived whole is never taken for one, and waiting for the rest ends.
 #[test]
 fn prefixes_are_incomplete_or_refused() {
@@ -174,4 +199,21 @@ fn forwarded_properties_are_all_but_those_of_one_hop() {
         expected.subscription_ids = Default::default();
         assert_eq!(decode_forwarded(&raw), Ok(expected));
     });
+}
+
+/// Not a test: gives the fuzzer the table to start from.
+#[test]
+#[ignore = "writes fuzz/corpus"]
+fn write_fuzz_seeds() {
+    for target in ["decode", "round_trip"] {
+        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        std::fs::create_dir_all(&corpus).unwrap();
+        for (number, row) in vectors::rows().iter().enumerate().filter(|(_, row)| row.bytes.len() < 4096) {
+            for &version in row.versions {
+                let mut input = vec![version as u8, 0];
+                input.extend_from_slice(&row.bytes);
+                std::fs::write(corpus.join(format!("{number:03}-{version:?}")), input).unwrap();
+            }
+        }
+    }
 }

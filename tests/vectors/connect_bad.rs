@@ -38,6 +38,7 @@ fn protocol() -> Vec<Row> {
         bad("protocol level 6 in the shape of v5", ALL, "10[ ('MQTT') 06 02 003C [] ('c') ]", v5(6), 0x84),
         bad("protocol level 6 in the shape of v5 with properties", ALL, "10[ ('MQTT') 06 06 003C [21 0001] ('c') [] ('w') () ]", v5(6), 0x84),
         bad("protocol level 6 in the shape of v3", ALL, "10[ ('MQTT') 06 02 003C ('c') ]", v3(6), 0x84),
+        bad("protocol level 6 in both shapes", ALL, "10[ ('MQTT') 06 02 003C [17 01] (61*532) ]", v3(6), 0x84),
         bad("protocol level 6 in no known shape", ALL, "10[ ('MQTT') 06 02 003C FF ]", v3(6), 0x84),
         bad("protocol level 6 and nothing else", ALL, "10[ ('MQTT') 06 ]", v3(6), 0x84),
         bad("protocol level 255", ALL, "10[ ('MQTT') FF 02 003C [] ('c') ]", v5(255), 0x84),

@@ -129,12 +129,8 @@ pub(super) trait PropertySet<'a>: Default {
     fn write_all(&self, out: &mut Vec<u8>);
 
     /// Reads the property length and so many bytes of properties.
-    #[inline]
     fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeErrorKind> {
         let length = reader.variable_byte_integer("property length")?;
-        if length == 0 {
-            return Ok(Self::default());
-        }
         Self::read_block(reader.bytes(length as usize, "properties")?)
     }
 
