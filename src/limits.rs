@@ -70,7 +70,7 @@ impl Default for Limits {
             session_queue_messages_max: 1_000_000,
             session_queue_bytes_max: 256 * MIB,
             queues_bytes_max: 1024 * MIB,
-            outbox_bytes_max: MIB,
+            outbox_bytes_max: 4 * MIB,
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1024 * MIB,
         }

@@ -173,8 +173,7 @@ impl Shard {
         match self.shared.authorize.decide(principal, client_id, Action::Publish, will.topic) {
             Decision::Allowed => Ok(()),
             Decision::Denied => {
-                let why = format!("not authorized to publish the will to '{}'", will.topic);
-                Err(Refusal::new(ReasonCode::NotAuthorized, why))
+                Err(Refusal::new(ReasonCode::NotAuthorized, "not authorized to publish the will"))
             }
         }
     }
