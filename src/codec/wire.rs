@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use super::reason::ReasonPlace;
 use super::{DecodeErrorKind, PacketId, ReasonCode};
 
-/// The largest variable byte integer: four bytes of seven bits. `[MQTT-1.5.5]`
+/// The largest variable byte integer: four bytes of seven bits.
 pub(super) const VARIABLE_BYTE_INTEGER_MAX: u32 = 268_435_455;
 
 /// What is still to be read of a packet's body or of a property block.
