@@ -264,6 +264,26 @@ impl Shard {
         self.by_client.get(client_id).map(|slot| &self.sessions[*slot as usize])
     }
 
+    /// All sessions of this shard.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().map(|(_, session)| session)
+    }
+
+    /// Links that are there, those that only drain included.
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Links whose Keep Alive timer runs.
+    pub fn keep_alive_timers(&self) -> usize {
+        self.links.iter().filter(|(_, link)| link.timer.is_some()).count()
+    }
+
+    /// Timers that run: of links, of sessions and the broker's own.
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
     /// True while a link has a session: a packet of it will be heard.
     pub fn is_open(&self, id: LinkId) -> bool {
         self.session_of(id).is_some()

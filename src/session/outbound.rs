@@ -234,6 +234,18 @@ impl Outbound {
         self.inflight
     }
 
+    /// Messages that were sent, and wait for their PUBACK or PUBREC.
+    pub fn unacknowledged(&self) -> usize {
+        let is_sent =
+            |sending: &&Sending| matches!(sending, Sending::AwaitPubAck(_) | Sending::AwaitPubRec(_));
+        self.window.iter().filter(is_sent).count()
+    }
+
+    /// Messages that the client owns, and whose PUBCOMP is not here yet.
+    pub fn unreleased(&self) -> usize {
+        self.window.iter().filter(|sending| matches!(sending, Sending::AwaitPubComp)).count()
+    }
+
     /// Messages that wait to be sent.
     pub fn queued(&self) -> usize {
         self.queue.len()

@@ -1,0 +1,8 @@
+//! The broker core against the standard, rule by rule. `spec/coverage.tsv` tells which normative statement
+//! is shown where.
+
+mod world;
+
+mod spec {
+    mod connect;
+}
