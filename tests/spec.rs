@@ -5,4 +5,5 @@ mod world;
 
 mod spec {
     mod connect;
+    mod gating;
 }

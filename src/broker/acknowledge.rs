@@ -121,7 +121,7 @@ impl Shard {
                     gate =
                         session.is_durable().then(|| self.journal.gating(Op::Received { session, number }));
                 } else {
-                    gate = self.journal.pending();
+                    gate = self.pending_of(&session);
                 }
             }
             Err(error) => {
@@ -151,12 +151,20 @@ impl Shard {
                 gate = Some(self.journal.gating(Op::Release { session, packet_id: ack.packet_id }));
             }
         } else {
+            let session = session.handle.clone();
             self.counters().acks_unknown.add(1);
             due.reason = ReasonCode::PacketIdentifierNotFound;
-            gate = self.journal.pending();
+            gate = self.pending_of(&session);
         }
         self.acknowledge(id, due, gate, out);
         Ok(())
+    }
+
+    /// The commit that a repeated acknowledgement waits for: the first one may have been lost with its
+    /// connection before its commit was done. What ends with its connection needs none, for on the same
+    /// connection the repetition queues behind the first.
+    pub(super) fn pending_of(&self, session: &SessionHandle) -> Option<u64> {
+        if session.is_durable() { self.journal.pending() } else { None }
     }
 
     pub(super) fn on_pub_comp(

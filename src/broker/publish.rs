@@ -78,8 +78,10 @@ impl Shard {
             && self.sessions[slot as usize].inbound.is_unreleased(packet_id)
         {
             // [MQTT-4.3.3-10] the same message again. Its first PUBREC may still wait for the store.
-            self.sessions[slot as usize].inbound.receive(packet_id);
-            let gate = self.journal.pending();
+            let session = &mut self.sessions[slot as usize];
+            session.inbound.receive(packet_id);
+            let handle = session.handle.clone();
+            let gate = self.pending_of(&handle);
             self.acknowledge(id, AckDue::new(AckKind::PubRec, packet_id), gate, out);
             return Ok(());
         }
