@@ -41,9 +41,9 @@ struct Fault {
 /// Who publishes.
 #[derive(Clone, Copy)]
 enum Origin {
-    /// A client, which can be refused; with the identifier that makes a QoS 2 message of a durable
-    /// session known again.
-    Client { received: Option<(u32, PacketId)> },
+    /// A client, which can be refused: the slot of its session, and the identifier that makes a QoS 2
+    /// message of a durable session known again.
+    Client { slot: u32, received: Option<PacketId> },
     /// A will or the broker itself. There is nobody to refuse, and nothing waits.
     Own,
 }
@@ -91,10 +91,10 @@ impl Shard {
         let session = &self.sessions[slot as usize];
         let publisher = session.client_id().clone();
         let is_durable = session.handle.is_durable();
-        let received = publish.delivery.packet_id().map(|id| (slot, id));
+        let received = publish.delivery.packet_id();
         let received = received.filter(|_| is_durable && publish.delivery.qos() == QoS::ExactlyOnce);
         let message = Arc::new(Message::from_publish(publish, topic.clone(), publisher, now));
-        match self.accept(now, &message, &route, Origin::Client { received }, out) {
+        match self.accept(now, &message, &route, Origin::Client { slot, received }, out) {
             Ok(accepted) => {
                 self.acknowledge_publish(id, slot, publish.delivery, &accepted, out);
                 Ok(())
@@ -296,16 +296,31 @@ impl Shard {
             .map(|(shard, targets)| self.reserve(message, *shard, targets, &mut durable))
             .collect();
         let gate = self.journal_message(message, durable, origin);
-        match gate {
-            // A QoS 2 message must not arrive before it is known to have been received: after a crash in
-            // between, the publisher would send it again as a new one.
-            Some(commit) if message.qos() == QoS::ExactlyOnce => {
+        match self.deferral(message, gate, origin) {
+            Some(commit) => {
                 let deferred = Box::new(Deferred { message: message.clone(), shares });
-                self.journal.wait(commit, Gate::Deliver(deferred));
+                let commit = self.journal.wait(commit, Gate::Deliver(deferred));
+                if let Origin::Client { slot, .. } = origin {
+                    self.sessions[slot as usize].deferred_until = commit;
+                }
             }
-            Some(_) | None => shares.into_iter().for_each(|share| self.dispatch(now, message, share, out)),
+            None => shares.into_iter().for_each(|share| self.dispatch(now, message, share, out)),
         }
         Ok(Accepted { is_matched, gate })
+    }
+
+    /// The commit that the delivery of a message waits for. A QoS 2 message must not arrive before it is
+    /// known to have been received: after a crash in between, the publisher would send it again as a new
+    /// one. Nor may it overtake an earlier one of its publisher that waits. `[MQTT-4.6.0-5]`
+    fn deferral(&self, message: &Message, gate: Option<u64>, origin: Origin) -> Option<u64> {
+        if message.qos() != QoS::ExactlyOnce {
+            return None;
+        }
+        let earlier = match origin {
+            Origin::Client { slot, .. } => Some(self.sessions[slot as usize].deferred_until),
+            Origin::Own => None,
+        };
+        gate.max(earlier.filter(|commit| *commit > self.journal.committed()))
     }
 
     /// Whether every durable queue that the message goes to can take it: what is acknowledged is not
@@ -407,8 +422,8 @@ impl Shard {
         origin: Origin,
     ) -> Option<u64> {
         let received = match origin {
-            Origin::Client { received } => {
-                received.map(|(slot, id)| (self.sessions[slot as usize].handle.clone(), id))
+            Origin::Client { slot, received } => {
+                received.map(|id| (self.sessions[slot as usize].handle.clone(), id))
             }
             Origin::Own => None,
         };
