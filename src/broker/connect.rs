@@ -239,7 +239,10 @@ impl Shard {
         let session = &mut self.sessions[slot as usize];
         session.state = SessionState::Connected(id);
         session.expiry_secs = terms.expiry_secs;
-        session.handle.set_durable(terms.expiry_secs > 0);
+        // Never back to false: what the store knows of a session has to be ended there too.
+        if terms.expiry_secs > 0 {
+            session.handle.set_durable();
+        }
         // [MQTT-3.1.3-9] the will of the connection before is not sent any more.
         session.will = connect.will.as_ref().map(|will| {
             Arc::new(StoredWill {

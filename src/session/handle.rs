@@ -15,7 +15,8 @@ pub struct SessionHandle {
     pub slot: u32,
     /// The client identifier.
     pub client_id: Arc<str>,
-    /// Whether the session outlives its connection, so that what it is promised goes to the store first.
+    /// Whether the session outlives its connection, or one of its connections did, so that the store knows
+    /// it, and what it is promised goes there first.
     durable: AtomicBool,
     /// See [`Presence`].
     presence: AtomicU8,
@@ -59,14 +60,14 @@ impl SessionHandle {
         std::ptr::eq(self, other)
     }
 
-    /// Whether the session outlives its connection.
+    /// Whether the store knows the session.
     pub fn is_durable(&self) -> bool {
         self.durable.load(Ordering::Relaxed)
     }
 
-    /// Says whether the session outlives its connection. Owner only.
-    pub fn set_durable(&self, durable: bool) {
-        self.durable.store(durable, Ordering::Relaxed);
+    /// Says that the session is in the store from now on, until it ends. Owner only.
+    pub fn set_durable(&self) {
+        self.durable.store(true, Ordering::Relaxed);
     }
 
     /// Whether the session can take a message now.
