@@ -6,4 +6,5 @@ mod world;
 mod spec {
     mod connect;
     mod gating;
+    mod session;
 }

@@ -19,7 +19,7 @@ fn with_durable_subscriber(version: dunlin::codec::Version) -> World {
 fn acknowledgements_of_what_a_durable_session_gets_wait_for_the_commit() {
     both(|version| {
         let world = with_durable_subscriber(version);
-        let publisher = world.connect(Setup::new(version, "p")).manual();
+        let publisher = world.connect(Setup::new(version, "p").manual());
         let first = publisher.publish("t", "1", QoS::AtLeastOnce);
         let second = publisher.publish("t", "2", QoS::ExactlyOnce);
         publisher.expect_nothing();
@@ -34,7 +34,7 @@ fn acknowledgements_of_what_a_durable_session_gets_wait_for_the_commit() {
 fn pubcomp_of_a_durable_publisher_waits_for_the_commit() {
     both(|version| {
         let world = World::new();
-        let publisher = world.connect(Setup::durable(version, "p")).manual();
+        let publisher = world.connect(Setup::durable(version, "p").manual());
         let id = publisher.publish("t", "1", QoS::ExactlyOnce);
         assert!(matches!(publisher.recv(), Some(Got::Ack { kind: PacketKind::PubRec, .. })));
         world.hold_commits();
@@ -50,7 +50,7 @@ fn pubcomp_of_a_durable_publisher_waits_for_the_commit() {
 fn pubrel_to_a_durable_subscriber_waits_for_the_commit() {
     both(|version| {
         let world = World::new();
-        let subscriber = world.connect(Setup::durable(version, "s")).manual();
+        let subscriber = world.connect(Setup::durable(version, "s").manual());
         subscriber.subscribe("t", QoS::ExactlyOnce);
         world.connect(Setup::new(version, "p")).publish("t", "1", QoS::ExactlyOnce);
         let id = subscriber.expect_publish("t", "1").id();
@@ -116,7 +116,7 @@ fn sessions_that_end_with_their_connection_and_qos_0_never_wait() {
         let world = World::new();
         let durable = world.connect(Setup::durable(version, "d"));
         world.hold_commits();
-        let client = world.connect(Setup::new(version, "c")).manual();
+        let client = world.connect(Setup::new(version, "c").manual());
         client.subscribe("t", QoS::ExactlyOnce);
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
             client.publish("t", "x", qos);
@@ -141,7 +141,7 @@ fn sessions_that_end_with_their_connection_and_qos_0_never_wait() {
 fn repetitions_of_a_clean_session_do_not_wait_for_others() {
     both(|version| {
         let world = World::new();
-        let client = world.connect(Setup::new(version, "c")).manual();
+        let client = world.connect(Setup::new(version, "c").manual());
         let id = client.publish("t", "x", QoS::ExactlyOnce);
         client.recv();
         world.hold_commits();
@@ -163,7 +163,7 @@ fn a_repeated_qos_2_message_does_not_wait_for_changes_that_nobody_awaits() {
         let world = World::new();
         let subscriber = world.connect(Setup::durable(version, "s"));
         subscriber.subscribe("t", QoS::AtLeastOnce);
-        let publisher = world.connect(Setup::durable(version, "p")).manual();
+        let publisher = world.connect(Setup::durable(version, "p").manual());
         let id = publisher.publish("t", "x", QoS::ExactlyOnce);
         publisher.expect_ack(PacketKind::PubRec, id);
         // The subscriber's PUBACK left an open change behind.
@@ -183,7 +183,7 @@ fn a_repeated_qos_2_message_does_not_wait_for_changes_that_nobody_awaits() {
 fn acknowledgements_leave_in_order_though_only_the_first_waits() {
     both(|version| {
         let world = with_durable_subscriber(version);
-        let publisher = world.connect(Setup::new(version, "p")).manual();
+        let publisher = world.connect(Setup::new(version, "p").manual());
         let first = publisher.publish("t", "1", QoS::AtLeastOnce);
         // `$SYS` is not for the subscriber of `#`, and nobody else is there: this one needs no commit.
         let second = publisher.publish("$other", "2", QoS::AtLeastOnce);
@@ -199,7 +199,7 @@ fn acknowledgements_leave_in_order_though_only_the_first_waits() {
 fn a_link_that_dies_with_gated_output_leaves_nothing_behind() {
     both(|version| {
         let world = with_durable_subscriber(version);
-        let publisher = world.connect(Setup::new(version, "p")).manual();
+        let publisher = world.connect(Setup::new(version, "p").manual());
         publisher.publish("t", "1", QoS::AtLeastOnce);
         publisher.publish("t", "2", QoS::ExactlyOnce);
         publisher.drop_link();
@@ -233,14 +233,14 @@ fn a_qos_2_message_is_delivered_only_once_it_is_known_to_be_received() {
         let world = World::new();
         let subscriber = world.connect(Setup::new(version, "s"));
         subscriber.subscribe("t", QoS::ExactlyOnce);
-        let publisher = world.connect(Setup::durable(version, "p")).manual();
+        let publisher = world.connect(Setup::durable(version, "p").manual());
         world.hold_commits();
         let id = publisher.publish("t", "x", QoS::ExactlyOnce);
         publisher.publish("t", "y", QoS::AtLeastOnce);
         assert_eq!(subscriber.recv_payloads(), ["y"]);
         // The connection dies, and the client repeats its message on the next one.
         publisher.drop_link();
-        let publisher = world.send_connect(Setup::durable(version, "p")).manual();
+        let publisher = world.send_connect(Setup::durable(version, "p").manual());
         publisher.publish_as(id, "t", "x", QoS::ExactlyOnce, |publish| publish.dup = true);
         world.commit();
         assert!(matches!(
@@ -263,7 +263,7 @@ fn a_qos_2_message_that_needs_no_commit_does_not_overtake_one_that_does() {
         durable.subscribe("t", QoS::ExactlyOnce);
         let subscriber = world.connect(Setup::new(version, "s"));
         subscriber.subscribe("t", QoS::ExactlyOnce);
-        let publisher = world.connect(Setup::new(version, "p")).manual();
+        let publisher = world.connect(Setup::new(version, "p").manual());
         world.hold_commits();
         publisher.publish("t", "1", QoS::ExactlyOnce);
         durable.send_unsubscribe(&["t"]);

@@ -69,7 +69,6 @@ pub(super) struct Peer {
 impl Peer {
     pub(super) fn new(setup: Setup) -> Peer {
         Peer {
-            setup,
             link: None,
             input: Vec::new(),
             wire: Vec::new(),
@@ -77,12 +76,13 @@ impl Peer {
             is_closed: false,
             is_stalled: false,
             is_dirty: false,
-            answers: true,
+            answers: setup.answers,
             last_id: 0,
             aliases: BTreeMap::new(),
             inflight: BTreeMap::new(),
             packets: 0,
             is_over: false,
+            setup,
         }
     }
 

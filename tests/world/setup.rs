@@ -22,6 +22,8 @@ pub(crate) struct Setup {
     pub(crate) authentication_method: Option<&'static str>,
     pub(crate) user: Option<&'static str>,
     pub(crate) will: Option<WillSetup>,
+    /// Whether it answers PUBLISH, PUBREC and PUBREL by itself, and does not show the last two.
+    pub(crate) answers: bool,
 }
 
 /// A will to be.
@@ -53,7 +55,13 @@ impl Setup {
             authentication_method: None,
             user: None,
             will: None,
+            answers: true,
         }
+    }
+
+    /// The test answers PUBLISH, PUBREC and PUBREL itself.
+    pub(crate) fn manual(self) -> Setup {
+        Setup { answers: false, ..self }
     }
 
     /// The same of MQTT 5.
