@@ -7,4 +7,5 @@ mod spec {
     mod connect;
     mod gating;
     mod session;
+    mod size;
 }

@@ -57,8 +57,7 @@ impl Shard {
         let link = &mut self.links[id.slot as usize];
         let commit = gate.unwrap_or(0).max(link.ack_gate);
         if commit <= committed {
-            link.write(&due.packet());
-            out.touch(id);
+            self.write(id, &due.packet(), out);
             return;
         }
         if due.kind == AckKind::PubAck {
@@ -73,8 +72,7 @@ impl Shard {
         if due.kind == AckKind::PubAck {
             link.unacknowledged -= 1;
         }
-        link.write(&due.packet());
-        out.touch(id);
+        self.write(id, &due.packet(), out);
     }
 
     pub(super) fn on_pub_ack(

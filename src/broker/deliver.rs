@@ -10,7 +10,7 @@ use crate::{
     topic::TopicFilter,
 };
 
-use super::{DropReason, Event, Outputs, Shard, publish::for_publisher, router::Target};
+use super::{Cause, DropReason, Event, Outputs, Shard, publish::for_publisher, router::Target};
 
 impl Shard {
     /// Delivers a message to sessions of this shard.
@@ -75,8 +75,8 @@ impl Shard {
         let limits = &self.shared.limits;
         let is_over = session.handle.queued_messages() > limits.session_queue_messages_max
             || session.handle.queued_bytes() > limits.session_queue_bytes_max;
-        if is_over && !session.handle.is_durable() {
-            self.overflown.push(session.handle.clone());
+        if let Some(id) = session.link().filter(|_| is_over && !session.handle.is_durable()) {
+            self.doomed.push((id, Cause::TooSlow));
         }
         self.pump(now, slot, out);
     }
@@ -120,6 +120,11 @@ impl Shard {
             }
             let session = &mut self.sessions[slot as usize];
             if let Some(outgoing) = session.transient.pop() {
+                // [MQTT-3.3.2-5]
+                if outgoing.message.is_expired(now) {
+                    self.report_drop(slot, &outgoing.message, DropReason::Expired, out);
+                    continue;
+                }
                 let link = &mut self.links[id.slot as usize];
                 let fit = link.write_publish(&outgoing, Delivery::AtMostOnce, Attempt::First, now);
                 out.touch(id);

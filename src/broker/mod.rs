@@ -34,7 +34,7 @@ pub use shared::{RetainedStore, Retaining, Shared};
 use crate::{
     codec::{Auth, DecodeError, Packet, ReasonCode},
     message::Message,
-    session::{Link, LinkId, Outbox, Session, SessionHandle, SessionState},
+    session::{Fit, Link, LinkId, Outbox, Session, SessionState},
     time::Timestamp,
 };
 
@@ -56,8 +56,8 @@ pub struct Shard {
     routes: RouteCache,
     journal: Journal<Gate>,
     timers: Timers,
-    /// Sessions whose queue overflowed in this turn and whose connection is closed at its end.
-    overflown: Vec<Arc<SessionHandle>>,
+    /// Links that are closed at the end of this turn: their queue overflowed, or they cannot be answered.
+    doomed: Vec<(LinkId, Cause)>,
     /// Memory that is used again from message to message.
     numbers: Vec<u64>,
 }
@@ -96,7 +96,7 @@ impl Shard {
             routes: RouteCache::new(shared.seed),
             journal: Journal::new(),
             timers,
-            overflown: Vec::new(),
+            doomed: Vec::new(),
             numbers: Vec::new(),
             shared,
         }
@@ -315,23 +315,24 @@ impl Shard {
         }
     }
 
-    /// Writes a packet other than PUBLISH to a link.
+    /// Writes a packet other than PUBLISH to a link. A client that does not take the answer that it is owed
+    /// cannot be served.
     fn write(&mut self, id: LinkId, packet: &Packet<'_>, out: &mut Outputs) {
-        if let Some(link) = self.link_mut(id) {
-            link.write(packet);
-            out.touch(id);
+        let Some(link) = self.link_mut(id) else { return };
+        match link.write(packet) {
+            Fit::Written => out.touch(id),
+            Fit::TooLarge => {
+                let what = format!("a Maximum Packet Size below that of its {}", packet.kind());
+                self.doomed.push((id, misbehaved(ReasonCode::PacketTooLarge, what)));
+            }
         }
     }
 
-    /// Closes what overflowed. A session that ends with its connection loses nothing but what the standard
+    /// Closes what cannot go on. A session that ends with its connection loses nothing but what the standard
     /// lets it lose, and its publishers are not held up by it.
     fn end_turn(&mut self, now: Timestamp, out: &mut Outputs) {
-        while let Some(handle) = self.overflown.pop() {
-            let session =
-                self.sessions.get(handle.slot as usize).filter(|session| session.handle.is(&handle));
-            if let Some(id) = session.and_then(Session::link) {
-                self.close(now, id, Cause::TooSlow, out);
-            }
+        while let Some((id, cause)) = self.doomed.pop() {
+            self.close(now, id, cause, out);
         }
     }
 }
