@@ -6,6 +6,8 @@ mod world;
 mod spec {
     mod connect;
     mod gating;
+    mod limits;
     mod session;
+    mod shared;
     mod size;
 }
