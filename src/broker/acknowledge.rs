@@ -57,8 +57,7 @@ impl Shard {
         let link = &mut self.links[id.slot as usize];
         let commit = gate.unwrap_or(0).max(link.ack_gate);
         if commit <= committed {
-            link.write(&due.packet());
-            out.touch(id);
+            self.write(id, &due.packet(), out);
             return;
         }
         if due.kind == AckKind::PubAck {
@@ -73,8 +72,7 @@ impl Shard {
         if due.kind == AckKind::PubAck {
             link.unacknowledged -= 1;
         }
-        link.write(&due.packet());
-        out.touch(id);
+        self.write(id, &due.packet(), out);
     }
 
     pub(super) fn on_pub_ack(
@@ -121,7 +119,7 @@ impl Shard {
                     gate =
                         session.is_durable().then(|| self.journal.gating(Op::Received { session, number }));
                 } else {
-                    gate = self.journal.pending();
+                    gate = self.pending_of(&session);
                 }
             }
             Err(error) => {
@@ -151,12 +149,20 @@ impl Shard {
                 gate = Some(self.journal.gating(Op::Release { session, packet_id: ack.packet_id }));
             }
         } else {
+            let session = session.handle.clone();
             self.counters().acks_unknown.add(1);
             due.reason = ReasonCode::PacketIdentifierNotFound;
-            gate = self.journal.pending();
+            gate = self.pending_of(&session);
         }
         self.acknowledge(id, due, gate, out);
         Ok(())
+    }
+
+    /// The commit that a repeated acknowledgement waits for: the first one may have been lost with its
+    /// connection before its commit was done. What ends with its connection needs none, for on the same
+    /// connection the repetition queues behind the first.
+    pub(super) fn pending_of(&self, session: &SessionHandle) -> Option<u64> {
+        if session.is_durable() { self.journal.pending() } else { None }
     }
 
     pub(super) fn on_pub_comp(

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     acl::{Action, Decision, Principal},
     codec::{
-        Ack, AckProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, Disconnect,
+        self, Ack, AckProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, Disconnect,
         DisconnectProperties, PACKET_BYTES_LIMIT, Packet, ReasonCode, Version, Will,
     },
     limits::Limits,
@@ -126,7 +126,9 @@ impl Shard {
     ) -> Result<LinkId, Refusal> {
         let connect = admission.connect;
         let client_id: Arc<str> = admission.assigned_client_id.unwrap_or(connect.client_id).into();
+        let terms = Terms::new(connect, &self.shared.limits);
         self.check_will(&client_id, &admission.principal, connect.will.as_ref())?;
+        self.check_conn_ack(admission, &terms)?;
         let known = self.by_client.get(&client_id).copied();
         if known.is_none() && self.shared.sum(|counters| counters.sessions.value()) >= self.sessions_max() {
             return Err(Refusal::new(ReasonCode::QuotaExceeded, "the broker has as many sessions as it may"));
@@ -136,7 +138,6 @@ impl Shard {
             self.close(now, old, Cause::TakenOver { by: admission.peer.clone() }, out);
         }
         let (slot, session_present, mut gate) = self.session_for(now, &client_id, connect.clean_start, out);
-        let terms = Terms::new(connect, &self.shared.limits);
         let id = self.attach(now, slot, admission, &terms, out);
         if self.sessions[slot as usize].handle.is_durable() {
             gate = Some(self.journal_session(slot));
@@ -146,7 +147,9 @@ impl Shard {
             self.journal.wait(commit, Gate::Release(id));
             self.links[id.slot as usize].outbox.hold(commit);
         }
-        self.write_conn_ack(id, admission, session_present, &terms);
+        with_conn_ack(admission, &self.shared.limits, session_present, &terms, |packet| {
+            self.links[id.slot as usize].write(packet);
+        });
         out.events.push(Event::Connected {
             client_id,
             peer: admission.peer.clone(),
@@ -176,6 +179,19 @@ impl Shard {
                 Err(Refusal::new(ReasonCode::NotAuthorized, "not authorized to publish the will"))
             }
         }
+    }
+
+    /// Whether the client takes a packet of the size of its CONNACK. If not, it could be told nothing at all.
+    fn check_conn_ack(&self, admission: &Admission<'_>, terms: &Terms) -> Result<(), Refusal> {
+        let connect = admission.connect;
+        let Some(packet_bytes_max) = connect.properties.packet_bytes_max else { return Ok(()) };
+        let fits = with_conn_ack(admission, &self.shared.limits, false, terms, |packet| {
+            codec::encode_within(packet, connect.version, packet_bytes_max.get(), &mut Vec::new())
+        });
+        if fits {
+            return Ok(());
+        }
+        Err(Refusal::new(ReasonCode::PacketTooLarge, "Maximum Packet Size is below that of CONNACK"))
     }
 
     /// The session that a CONNECT goes on with: the stored one, or a new one. With it comes whether it was
@@ -238,7 +254,10 @@ impl Shard {
         let session = &mut self.sessions[slot as usize];
         session.state = SessionState::Connected(id);
         session.expiry_secs = terms.expiry_secs;
-        session.handle.set_durable(terms.expiry_secs > 0);
+        // Never back to false: what the store knows of a session has to be ended there too.
+        if terms.expiry_secs > 0 {
+            session.handle.set_durable();
+        }
         // [MQTT-3.1.3-9] the will of the connection before is not sent any more.
         session.will = connect.will.as_ref().map(|will| {
             Arc::new(StoredWill {
@@ -255,47 +274,6 @@ impl Shard {
         self.counters().connections.add(1);
         out.touch(id);
         id
-    }
-
-    fn write_conn_ack(
-        &mut self,
-        id: LinkId,
-        admission: &Admission<'_>,
-        session_present: bool,
-        terms: &Terms,
-    ) {
-        let connect = admission.connect;
-        let limits = &self.shared.limits;
-        let asked = &connect.properties;
-        let client_id = admission.assigned_client_id.unwrap_or(connect.client_id);
-        let response_information =
-            asked.request_response_information.unwrap_or(false).then(|| response_information(client_id));
-        let packet = if connect.version.is_v5() {
-            let properties = ConnAckProperties {
-                session_expiry_secs: Some(terms.expiry_secs)
-                    .filter(|agreed| *agreed != asked.session_expiry_secs.unwrap_or(0)),
-                receive_maximum: NonZeroU16::new(limits.receive_maximum),
-                packet_bytes_max: NonZeroU32::new(limits.packet_bytes_max),
-                assigned_client_id: admission.assigned_client_id,
-                topic_alias_maximum: Some(limits.topic_alias_maximum),
-                retain_available: Some(true),
-                wildcard_subscription_available: Some(true),
-                subscription_ids_available: Some(true),
-                shared_subscription_available: Some(true),
-                server_keep_alive_secs: Some(terms.keep_alive_secs)
-                    .filter(|agreed| *agreed != connect.keep_alive_secs),
-                response_information: response_information.as_deref(),
-                authentication_method: asked.authentication_method,
-                authentication_data: admission.authentication_data,
-                ..ConnAckProperties::default()
-            };
-            ConnAck { session_present, code: ConnAckReturn::V5(ReasonCode::Success), properties }
-        } else {
-            // MQTT 3.1 has no Session Present: the byte is reserved.
-            let session_present = session_present && connect.version != Version::V31;
-            ConnAck { session_present, code: ConnAckReturn::V3(0), properties: ConnAckProperties::default() }
-        };
-        self.links[id.slot as usize].write(&Packet::ConnAck(Box::new(packet)));
     }
 
     /// Goes on where the last connection stopped. `[MQTT-4.4.0-1]`
@@ -496,6 +474,47 @@ impl Shard {
             self.set_keep_alive(id, last_seen);
         }
     }
+}
+
+/// Calls `f` with the CONNACK that accepts a client.
+fn with_conn_ack<T>(
+    admission: &Admission<'_>,
+    limits: &Limits,
+    session_present: bool,
+    terms: &Terms,
+    f: impl FnOnce(&Packet<'_>) -> T,
+) -> T {
+    let connect = admission.connect;
+    if !connect.version.is_v5() {
+        // MQTT 3.1 has no Session Present: the byte is reserved.
+        let session_present = session_present && connect.version != Version::V31;
+        let (code, properties) = (ConnAckReturn::V3(0), ConnAckProperties::default());
+        return f(&Packet::ConnAck(Box::new(ConnAck { session_present, code, properties })));
+    }
+    let asked = &connect.properties;
+    let client_id = admission.assigned_client_id.unwrap_or(connect.client_id);
+    let response_information =
+        asked.request_response_information.unwrap_or(false).then(|| response_information(client_id));
+    let properties = ConnAckProperties {
+        session_expiry_secs: Some(terms.expiry_secs)
+            .filter(|agreed| *agreed != asked.session_expiry_secs.unwrap_or(0)),
+        receive_maximum: NonZeroU16::new(limits.receive_maximum),
+        packet_bytes_max: NonZeroU32::new(limits.packet_bytes_max),
+        assigned_client_id: admission.assigned_client_id,
+        topic_alias_maximum: Some(limits.topic_alias_maximum),
+        retain_available: Some(true),
+        wildcard_subscription_available: Some(true),
+        subscription_ids_available: Some(true),
+        shared_subscription_available: Some(true),
+        server_keep_alive_secs: Some(terms.keep_alive_secs)
+            .filter(|agreed| *agreed != connect.keep_alive_secs),
+        response_information: response_information.as_deref(),
+        authentication_method: asked.authentication_method,
+        authentication_data: admission.authentication_data,
+        ..ConnAckProperties::default()
+    };
+    let code = ConnAckReturn::V5(ReasonCode::Success);
+    f(&Packet::ConnAck(Box::new(ConnAck { session_present, code, properties })))
 }
 
 /// When silence since `heard` has lasted 1.5 times Keep Alive.

@@ -10,7 +10,11 @@ use crate::{
     topic::TopicFilter,
 };
 
-use super::{DropReason, Event, Outputs, Shard, publish::for_publisher, router::Target};
+use super::{
+    Cause, DropReason, Event, Outputs, Shard,
+    publish::{NO_NUMBER, for_publisher},
+    router::Target,
+};
 
 impl Shard {
     /// Delivers a message to sessions of this shard.
@@ -38,14 +42,17 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let slot = target.session.slot;
+        if number == Some(NO_NUMBER) && target.qos > QoS::AtMostOnce {
+            return;
+        }
         let is_there =
             self.sessions.get(slot as usize).is_some_and(|session| session.handle.is(&target.session));
         let qos = message.qos().min(target.qos);
         if !is_there {
-            self.counters().drop(DropReason::SessionEnded, 1);
             if qos > QoS::AtMostOnce {
                 self.settle(&target.session, message.size_bytes());
             }
+            self.redirect(now, message, target, out);
             return;
         }
         let outgoing = Outgoing {
@@ -58,6 +65,20 @@ impl Shard {
         match number.filter(|_| qos > QoS::AtMostOnce) {
             None => self.deliver_transient(now, slot, outgoing, out),
             Some(number) => self.enqueue(now, slot, number, outgoing, out),
+        }
+    }
+
+    /// The session that a message was on its way to has ended: another member of a shared subscription gets
+    /// it, if there is one.
+    fn redirect(&mut self, now: Timestamp, message: &Arc<Message>, target: &Target, out: &mut Outputs) {
+        let is_lasting = message.qos() > QoS::AtMostOnce;
+        let member = target.share.as_deref().filter(|_| is_lasting).and_then(|share| {
+            let group = self.shared.router.group(share, &self.shared.topic_limits())?;
+            group.pick(message, None, &self.shared.limits)
+        });
+        match member {
+            Some(member) => self.pass_on(now, message, member, out),
+            None => self.counters().drop(DropReason::SessionEnded, 1),
         }
     }
 
@@ -75,8 +96,8 @@ impl Shard {
         let limits = &self.shared.limits;
         let is_over = session.handle.queued_messages() > limits.session_queue_messages_max
             || session.handle.queued_bytes() > limits.session_queue_bytes_max;
-        if is_over && !session.handle.is_durable() {
-            self.overflown.push(session.handle.clone());
+        if let Some(id) = session.link().filter(|_| is_over && !session.handle.is_durable()) {
+            self.doomed.push((id, Cause::TooSlow));
         }
         self.pump(now, slot, out);
     }
@@ -120,6 +141,11 @@ impl Shard {
             }
             let session = &mut self.sessions[slot as usize];
             if let Some(outgoing) = session.transient.pop() {
+                // [MQTT-3.3.2-5]
+                if outgoing.message.is_expired(now) {
+                    self.report_drop(slot, &outgoing.message, DropReason::Expired, out);
+                    continue;
+                }
                 let link = &mut self.links[id.slot as usize];
                 let fit = link.write_publish(&outgoing, Delivery::AtMostOnce, Attempt::First, now);
                 out.touch(id);
@@ -228,7 +254,8 @@ impl Shard {
         let limits = self.shared.topic_limits();
         for (number, outgoing) in session.outbound.take_shared(sent, filter) {
             let group = outgoing.share.as_deref().and_then(|share| self.shared.router.group(share, &limits));
-            let member = group.and_then(|group| group.pick(outgoing.qos, Some(&handle)));
+            let member =
+                group.and_then(|group| group.pick(&outgoing.message, Some(&handle), &self.shared.limits));
             let is_passed = member.is_some();
             if let Some(member) = member {
                 self.pass_on(now, &outgoing.message, member, out);

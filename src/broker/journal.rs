@@ -111,13 +111,22 @@ pub(crate) struct Journal<G> {
     ops: Vec<Op>,
     is_awaited: bool,
     open: u64,
+    /// The newest commit that something waits for, or could.
+    awaited: u64,
     committed: u64,
     gates: VecDeque<(u64, G)>,
 }
 
 impl<G> Journal<G> {
     pub(crate) fn new() -> Self {
-        Journal { ops: Vec::new(), is_awaited: false, open: 1, committed: 0, gates: VecDeque::new() }
+        Journal {
+            ops: Vec::new(),
+            is_awaited: false,
+            open: 1,
+            awaited: 0,
+            committed: 0,
+            gates: VecDeque::new(),
+        }
     }
 
     /// Adds a change that nothing waits for.
@@ -129,6 +138,7 @@ impl<G> Journal<G> {
     pub(crate) fn gating(&mut self, op: Op) -> u64 {
         self.ops.push(op);
         self.is_awaited = true;
+        self.awaited = self.open;
         self.open
     }
 
@@ -137,10 +147,10 @@ impl<G> Journal<G> {
         self.committed
     }
 
-    /// The newest change that is not committed yet, if any: all that was promised before waits for it at most.
+    /// The commit of the newest gating change, if it is not done: all that was promised before waits for it
+    /// at most. Changes that nothing waits for do not count, for the store may take its time with them.
     pub(crate) fn pending(&self) -> Option<u64> {
-        let newest = if self.ops.is_empty() { self.open - 1 } else { self.open };
-        (newest > self.committed).then_some(newest)
+        (self.awaited > self.committed).then_some(self.awaited)
     }
 
     /// Keeps something until a commit is done. What waits passes in the order of these calls, so it may

@@ -35,7 +35,7 @@ use crate::{
     acl::Principal,
     codec::{Auth, DecodeError, Packet, ReasonCode},
     message::Message,
-    session::{Link, LinkId, Outbox, Session, SessionHandle, SessionState},
+    session::{Fit, Link, LinkId, Outbox, Session, SessionState},
     time::Timestamp,
 };
 
@@ -57,8 +57,8 @@ pub struct Shard {
     routes: RouteCache,
     journal: Journal<Gate>,
     timers: Timers,
-    /// Sessions whose queue overflowed in this turn and whose connection is closed at its end.
-    overflown: Vec<Arc<SessionHandle>>,
+    /// Links that are closed at the end of this turn: their queue overflowed, or they cannot be answered.
+    doomed: Vec<(LinkId, Cause)>,
     /// Memory that is used again from message to message.
     numbers: Vec<u64>,
 }
@@ -97,7 +97,7 @@ impl Shard {
             routes: RouteCache::new(shared.seed),
             journal: Journal::new(),
             timers,
-            overflown: Vec::new(),
+            doomed: Vec::new(),
             numbers: Vec::new(),
             shared,
         }
@@ -272,6 +272,26 @@ impl Shard {
         self.by_client.get(client_id).map(|slot| &self.sessions[*slot as usize])
     }
 
+    /// All sessions of this shard.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().map(|(_, session)| session)
+    }
+
+    /// Links that are there, those that only drain included.
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Links whose Keep Alive timer runs.
+    pub fn keep_alive_timers(&self) -> usize {
+        self.links.iter().filter(|(_, link)| link.timer.is_some()).count()
+    }
+
+    /// Timers that run: of links, of sessions and the broker's own.
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
     /// True while a link has a session: a packet of it will be heard.
     pub fn is_open(&self, id: LinkId) -> bool {
         self.session_of(id).is_some()
@@ -303,23 +323,24 @@ impl Shard {
         }
     }
 
-    /// Writes a packet other than PUBLISH to a link.
+    /// Writes a packet other than PUBLISH to a link. A client that does not take the answer that it is owed
+    /// cannot be served.
     fn write(&mut self, id: LinkId, packet: &Packet<'_>, out: &mut Outputs) {
-        if let Some(link) = self.link_mut(id) {
-            link.write(packet);
-            out.touch(id);
+        let Some(link) = self.link_mut(id) else { return };
+        match link.write(packet) {
+            Fit::Written => out.touch(id),
+            Fit::TooLarge => {
+                let what = format!("a Maximum Packet Size below that of its {}", packet.kind());
+                self.doomed.push((id, misbehaved(ReasonCode::PacketTooLarge, what)));
+            }
         }
     }
 
-    /// Closes what overflowed. A session that ends with its connection loses nothing but what the standard
+    /// Closes what cannot go on. A session that ends with its connection loses nothing but what the standard
     /// lets it lose, and its publishers are not held up by it.
     fn end_turn(&mut self, now: Timestamp, out: &mut Outputs) {
-        while let Some(handle) = self.overflown.pop() {
-            let session =
-                self.sessions.get(handle.slot as usize).filter(|session| session.handle.is(&handle));
-            if let Some(id) = session.and_then(Session::link) {
-                self.close(now, id, Cause::TooSlow, out);
-            }
+        while let Some((id, cause)) = self.doomed.pop() {
+            self.close(now, id, cause, out);
         }
     }
 }

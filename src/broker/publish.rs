@@ -41,11 +41,13 @@ struct Fault {
 /// Who publishes.
 #[derive(Clone, Copy)]
 enum Origin {
-    /// A client, which can be refused; with the identifier that makes a QoS 2 message of a durable
-    /// session known again.
-    Client { received: Option<(u32, PacketId)> },
+    /// A client, which can be refused: the slot of its session, and the identifier that makes a QoS 2
+    /// message of a durable session known again.
+    Client { slot: u32, received: Option<PacketId> },
     /// A will or the broker itself. There is nobody to refuse, and nothing waits.
     Own,
+    /// A member of a shared subscription that cannot have the message any more. It was accepted once.
+    Member,
 }
 
 /// What became of a message.
@@ -78,8 +80,10 @@ impl Shard {
             && self.sessions[slot as usize].inbound.is_unreleased(packet_id)
         {
             // [MQTT-4.3.3-10] the same message again. Its first PUBREC may still wait for the store.
-            self.sessions[slot as usize].inbound.receive(packet_id);
-            let gate = self.journal.pending();
+            let session = &mut self.sessions[slot as usize];
+            session.inbound.receive(packet_id);
+            let handle = session.handle.clone();
+            let gate = self.pending_of(&handle);
             self.acknowledge(id, AckDue::new(AckKind::PubRec, packet_id), gate, out);
             return Ok(());
         }
@@ -89,10 +93,10 @@ impl Shard {
         let session = &self.sessions[slot as usize];
         let publisher = session.client_id().clone();
         let is_durable = session.handle.is_durable();
-        let received = publish.delivery.packet_id().map(|id| (slot, id));
+        let received = publish.delivery.packet_id();
         let received = received.filter(|_| is_durable && publish.delivery.qos() == QoS::ExactlyOnce);
         let message = Arc::new(Message::from_publish(publish, topic.clone(), publisher, now));
-        match self.accept(now, &message, &route, Origin::Client { received }, out) {
+        match self.accept(now, &message, &route, Origin::Client { slot, received }, out) {
             Ok(accepted) => {
                 self.acknowledge_publish(id, slot, publish.delivery, &accepted, out);
                 Ok(())
@@ -265,14 +269,15 @@ impl Shard {
         origin: Origin,
         out: &mut Outputs,
     ) -> Result<Accepted, Fault> {
-        self.check_room(message, route, origin)?;
+        let picks = self.pick(message, route);
+        let shares = || route.shards.iter().chain(&picks);
+        self.check_room(message, shares().flat_map(|(_, targets)| targets.iter()), origin)?;
         if message.retain() {
             self.retain(message, origin)?;
         }
-        let picks = self.pick(message, route);
         let is_matched = !route.shards.is_empty() || !picks.is_empty();
         if message.qos() == QoS::AtMostOnce {
-            for (shard, targets) in route.shards.iter().chain(&picks) {
+            for (shard, targets) in shares() {
                 self.dispatch(
                     now,
                     message,
@@ -287,50 +292,69 @@ impl Shard {
             return Ok(Accepted { is_matched, gate: None });
         }
         let mut durable = Vec::new();
-        let shares: Vec<Share> = route
-            .shards
-            .iter()
-            .chain(&picks)
-            .map(|(shard, targets)| self.reserve(message, *shard, targets, &mut durable))
+        let shares: Vec<Share> = shares()
+            .map(|(shard, targets)| self.reserve(message, *shard, targets, origin, &mut durable))
             .collect();
         let gate = self.journal_message(message, durable, origin);
-        match gate {
-            // A QoS 2 message must not arrive before it is known to have been received: after a crash in
-            // between, the publisher would send it again as a new one.
-            Some(commit) if message.qos() == QoS::ExactlyOnce => {
+        match self.deferral(message, gate, origin) {
+            Some(commit) => {
                 let deferred = Box::new(Deferred { message: message.clone(), shares });
-                self.journal.wait(commit, Gate::Deliver(deferred));
+                let commit = self.journal.wait(commit, Gate::Deliver(deferred));
+                if let Origin::Client { slot, .. } = origin {
+                    self.sessions[slot as usize].deferred_until = commit;
+                }
             }
-            Some(_) | None => shares.into_iter().for_each(|share| self.dispatch(now, message, share, out)),
+            None => shares.into_iter().for_each(|share| self.dispatch(now, message, share, out)),
         }
         Ok(Accepted { is_matched, gate })
     }
 
+    /// The commit that the delivery of a message waits for. A QoS 2 message must not arrive before it is
+    /// known to have been received: after a crash in between, the publisher would send it again as a new
+    /// one. Nor may it overtake an earlier one of its publisher that waits. `[MQTT-4.6.0-5]`
+    fn deferral(&self, message: &Message, gate: Option<u64>, origin: Origin) -> Option<u64> {
+        if message.qos() != QoS::ExactlyOnce {
+            return None;
+        }
+        let earlier = match origin {
+            Origin::Client { slot, .. } => Some(self.sessions[slot as usize].deferred_until),
+            Origin::Own | Origin::Member => None,
+        };
+        gate.max(earlier.filter(|commit| *commit > self.journal.committed()))
+    }
+
     /// Whether every durable queue that the message goes to can take it: what is acknowledged is not
     /// dropped afterwards.
-    fn check_room(&self, message: &Message, route: &Route, origin: Origin) -> Result<(), Fault> {
-        if message.qos() == QoS::AtMostOnce || matches!(origin, Origin::Own) {
+    fn check_room<'a>(
+        &self,
+        message: &Message,
+        targets: impl Iterator<Item = &'a Target>,
+        origin: Origin,
+    ) -> Result<(), Fault> {
+        if message.qos() == QoS::AtMostOnce || !matches!(origin, Origin::Client { .. }) {
             return Ok(());
         }
-        let limits = &self.shared.limits;
-        let size = message.size_bytes();
-        let mut targets = route.shards.iter().flat_map(|(_, targets)| targets.iter());
-        let is_full = targets.any(|target| {
-            target.qos > QoS::AtMostOnce
-                && target.session.is_durable()
-                && (target.session.queued_messages() >= limits.session_queue_messages_max
-                    || target.session.queued_bytes() + size > limits.session_queue_bytes_max)
-        });
-        if is_full {
+        let mut targets = targets.filter_map(|target| for_publisher(target, message));
+        if targets.any(|target| self.is_full(target, message)) {
             return Err(Fault { code: ReasonCode::QuotaExceeded, why: "the queue of a subscriber is full" });
         }
-        if self.shared.queued_bytes().saturating_add(size) > limits.queues_bytes_max {
+        if self.shared.queued_bytes().saturating_add(message.size_bytes())
+            > self.shared.limits.queues_bytes_max
+        {
             return Err(Fault {
                 code: ReasonCode::QuotaExceeded,
                 why: "the queues of all subscribers are full",
             });
         }
         Ok(())
+    }
+
+    /// Whether a message needs a place in a durable queue that has none. Queues of other sessions may be
+    /// overfilled: their connections are closed then.
+    fn is_full(&self, target: &Target, message: &Message) -> bool {
+        target.qos > QoS::AtMostOnce
+            && target.session.is_durable()
+            && !target.session.has_room(message.size_bytes(), &self.shared.limits)
     }
 
     fn retain(&self, message: &Arc<Message>, origin: Origin) -> Result<(), Fault> {
@@ -343,7 +367,7 @@ impl Shard {
                 code: ReasonCode::QuotaExceeded,
                 why: "there are as many retained messages as there may be",
             }),
-            Origin::Client { .. } | Origin::Own => {
+            Origin::Client { .. } | Origin::Own | Origin::Member => {
                 self.counters().drop(DropReason::RetainedFull, 1);
                 Ok(())
             }
@@ -354,7 +378,7 @@ impl Shard {
     fn pick(&self, message: &Message, route: &Route) -> Vec<(u16, Arc<[Target]>)> {
         let mut picks = Vec::new();
         for group in &route.groups {
-            match group.pick(message.qos(), None) {
+            match group.pick(message, None, &self.shared.limits) {
                 Some(member) => picks.push((member.session.shard, Arc::from([member]))),
                 None => self.counters().drop(DropReason::NoMember, 1),
             }
@@ -368,6 +392,7 @@ impl Shard {
         message: &Message,
         shard: u16,
         targets: &Arc<[Target]>,
+        origin: Origin,
         durable: &mut Vec<journal::Target>,
     ) -> Share {
         let mut numbers = if shard == self.index { std::mem::take(&mut self.numbers) } else { Vec::new() };
@@ -378,6 +403,11 @@ impl Shard {
                 numbers.push(NO_NUMBER);
                 continue;
             };
+            if matches!(origin, Origin::Own) && self.is_full(target, message) {
+                self.counters().drop(DropReason::QueueFull, 1);
+                numbers.push(NO_NUMBER);
+                continue;
+            }
             let number = target.session.reserve(message.size_bytes());
             self.counters().queued_bytes.add(message.size_bytes() as u64);
             self.counters().queued_messages.add(1);
@@ -405,10 +435,10 @@ impl Shard {
         origin: Origin,
     ) -> Option<u64> {
         let received = match origin {
-            Origin::Client { received } => {
-                received.map(|(slot, id)| (self.sessions[slot as usize].handle.clone(), id))
+            Origin::Client { slot, received } => {
+                received.map(|id| (self.sessions[slot as usize].handle.clone(), id))
             }
-            Origin::Own => None,
+            Origin::Own | Origin::Member => None,
         };
         if targets.is_empty() && received.is_none() && !message.retain() {
             return None;
@@ -455,19 +485,29 @@ impl Shard {
         let shard = member.session.shard;
         let targets: Arc<[Target]> = Arc::from([member]);
         let mut durable = Vec::new();
-        let share = self.reserve(message, shard, &targets, &mut durable);
-        if !durable.is_empty() {
-            let message = message.clone();
-            self.journal.lazy(Op::Append { message, retain: false, targets: durable, received: None });
+        let share = self.reserve(message, shard, &targets, Origin::Member, &mut durable);
+        if durable.is_empty() {
+            self.dispatch(now, message, share, out);
+            return;
         }
-        self.dispatch(now, message, share, out);
+        let is_qos_2 = durable.iter().any(|target| target.qos == QoS::ExactlyOnce);
+        let op = Op::Append { message: message.clone(), retain: false, targets: durable, received: None };
+        if is_qos_2 {
+            // Its packet identifier must be known for its own before the client sees it: given to another
+            // message after a crash, the client would take that one for a repetition.
+            let commit = self.journal.gating(op);
+            let deferred = Box::new(Deferred { message: message.clone(), shares: vec![share] });
+            self.journal.wait(commit, Gate::Deliver(deferred));
+        } else {
+            self.journal.lazy(op);
+            self.dispatch(now, message, share, out);
+        }
     }
 }
 
 /// What a target gets of a message, which may be its own. `[MQTT-3.8.3-3]`
 pub(super) fn for_publisher<'a>(target: &'a Target, message: &Message) -> Option<&'a Target> {
-    let is_own =
-        || message.publisher().is_some_and(|publisher| Arc::ptr_eq(publisher, &target.session.client_id));
+    let is_own = || message.publisher() == Some(&target.session.client_id);
     match &target.own {
         Own::Same => Some(target),
         Own::Nothing => {

@@ -17,6 +17,8 @@ use hashbrown::HashMap;
 
 use crate::{
     codec::QoS,
+    limits::Limits,
+    message::Message,
     session::{Presence, SessionHandle, Subscription},
     topic::{self, FilterTree, TopicError, TopicFilter, TopicLimits},
 };
@@ -277,20 +279,24 @@ impl Subscribers {
 }
 
 impl Group {
-    /// Chooses who gets the next message: in turn, a member that can take it before one that cannot, and
-    /// a connected one before one that is away. Who is away gets none of QoS 0. `except` is not chosen.
-    pub fn pick(&self, qos: QoS, except: Option<&SessionHandle>) -> Option<Target> {
+    /// Chooses who gets the next message: in turn, a member whose queue has room before one whose queue is
+    /// full, one that can take it now before one that cannot, and a connected one before one that is away.
+    /// Who is away gets none of QoS 0. `except` is not chosen.
+    pub fn pick(&self, message: &Message, except: Option<&SessionHandle>, limits: &Limits) -> Option<Target> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut best: Option<(&Target, Presence)> = None;
+        let mut best: Option<(&Target, (bool, Presence))> = None;
         for turn in 0..members.len() {
-            let member = &members[(start + turn) % members.len()];
+            let member = &members[start.wrapping_add(turn) % members.len()];
             let presence = member.session.presence();
-            let is_able = presence > Presence::Offline || (qos.min(member.qos) > QoS::AtMostOnce);
+            let is_lasting = message.qos().min(member.qos) > QoS::AtMostOnce;
+            let is_able = presence > Presence::Offline || is_lasting;
             let is_excepted = except.is_some_and(|except| member.session.is(except));
-            if is_able && !is_excepted && best.is_none_or(|(_, known)| presence > known) {
-                best = Some((member, presence));
-                if presence == Presence::Ready {
+            let has_room = !is_lasting || member.session.has_room(message.size_bytes(), limits);
+            let rank = (has_room, presence);
+            if is_able && !is_excepted && best.is_none_or(|(_, known)| rank > known) {
+                best = Some((member, rank));
+                if rank == (true, Presence::Ready) {
                     break;
                 }
             }

@@ -31,6 +31,11 @@ impl Timers {
         self.0.remove(&(at, timer));
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// When the next timer is due.
     pub(crate) fn next(&self) -> Option<Timestamp> {
         self.0.first().map(|(at, _)| *at)

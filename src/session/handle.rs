@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
+use crate::limits::Limits;
+
 /// The shared face of a session: where it lives, and what a publisher on another shard has to know before
 /// it accepts a message for it. The owner shard alone touches the session itself.
 #[derive(Debug)]
@@ -15,7 +17,8 @@ pub struct SessionHandle {
     pub slot: u32,
     /// The client identifier.
     pub client_id: Arc<str>,
-    /// Whether the session outlives its connection, so that what it is promised goes to the store first.
+    /// Whether the session outlives its connection, or one of its connections did, so that the store knows
+    /// it, and what it is promised goes there first.
     durable: AtomicBool,
     /// See [`Presence`].
     presence: AtomicU8,
@@ -59,14 +62,14 @@ impl SessionHandle {
         std::ptr::eq(self, other)
     }
 
-    /// Whether the session outlives its connection.
+    /// Whether the store knows the session.
     pub fn is_durable(&self) -> bool {
         self.durable.load(Ordering::Relaxed)
     }
 
-    /// Says whether the session outlives its connection. Owner only.
-    pub fn set_durable(&self, durable: bool) {
-        self.durable.store(durable, Ordering::Relaxed);
+    /// Says that the session is in the store from now on, until it ends. Owner only.
+    pub fn set_durable(&self) {
+        self.durable.store(true, Ordering::Relaxed);
     }
 
     /// Whether the session can take a message now.
@@ -95,6 +98,12 @@ impl SessionHandle {
     pub fn settle(&self, size_bytes: usize) {
         self.queued_messages.fetch_sub(1, Ordering::Relaxed);
         self.queued_bytes.fetch_sub(size_bytes, Ordering::Relaxed);
+    }
+
+    /// Whether one more message of this size is within the limits of the queue.
+    pub fn has_room(&self, size_bytes: usize, limits: &Limits) -> bool {
+        self.queued_messages() < limits.session_queue_messages_max
+            && self.queued_bytes() + size_bytes <= limits.session_queue_bytes_max
     }
 
     /// Messages accepted and not settled.

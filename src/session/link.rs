@@ -161,11 +161,15 @@ impl Link {
                 head.topic = "";
             }
         }
-        if head.frame_len(settings.version) > settings.packet_bytes_max as usize {
-            // An alias that was never announced must not be used: forget it with the packet.
-            if let Some(alias) = head.topic_alias.filter(|_| !head.topic.is_empty()) {
-                aliases_out.forget(alias);
-            }
+        let is_too_large =
+            |head: &PublishHead<'_>| head.frame_len(settings.version) > settings.packet_bytes_max as usize;
+        // To announce an alias takes three bytes, for want of which no message is dropped. An alias that
+        // was not announced must not be used: forget it.
+        if let Some(alias) = head.topic_alias.filter(|_| !head.topic.is_empty() && is_too_large(&head)) {
+            aliases_out.forget(alias);
+            head.topic_alias = None;
+        }
+        if is_too_large(&head) {
             return Fit::TooLarge;
         }
         outbox.write_publish(&head, settings.version, message);

@@ -38,6 +38,8 @@ pub struct Session {
     pub transient: Transient,
     /// QoS 2 messages from the client.
     pub inbound: Inbound,
+    /// The commit after which the last QoS 2 message from the client is delivered.
+    pub deferred_until: u64,
     /// The will, until it is published or given up.
     pub will: Option<Arc<StoredWill>>,
     /// The timer of the session, if one runs: for its will or for its end, whichever comes first.
@@ -86,6 +88,7 @@ impl Session {
             outbound: Outbound::default(),
             transient: Transient::default(),
             inbound: Inbound::default(),
+            deferred_until: 0,
             will: None,
             timer: None,
             drops_told: Cell::new(0),

@@ -27,7 +27,9 @@ pub struct Outgoing {
 ///
 /// Every message has a number, ascending in the order in which the broker accepted them, and the number
 /// alone determines its packet identifier, so that the two need no record of their own. Messages wait in
-/// `queue`; `window` has the state of every number from `base` on, without gaps, up to the last one sent.
+/// `queue` in the order of their numbers, those of an earlier connection in `again` in the order in which
+/// they were sent; `window` has the state of every number from `base` on, without gaps, up to the last one
+/// sent. The two orders differ where a message waited for the store and a later one did not.
 ///
 /// ```text
 ///   queue ──send──▶ AwaitPubAck ──PUBACK──▶ Settled
@@ -36,19 +38,21 @@ pub struct Outgoing {
 /// ```
 #[derive(Debug, Default)]
 pub struct Outbound {
+    again: VecDeque<Queued>,
     queue: VecDeque<Queued>,
     window: VecDeque<Sending>,
     /// The number of the first entry of `window`.
     base: u64,
     /// Messages sent on this connection, or released, and not settled: the use of the client's Receive Maximum.
     inflight: usize,
+    /// Counts PUBLISH sent and PUBREC received, for the order in which a new connection repeats them.
+    step: u64,
 }
 
 /// A message that waits to be sent.
 #[derive(Debug)]
 struct Queued {
     number: u64,
-    attempt: Attempt,
     outgoing: Outgoing,
 }
 
@@ -67,11 +71,11 @@ enum Sending {
     /// Its message is not here: it waits in the queue, or has not reached the session yet.
     Reserved,
     /// QoS 1, sent.
-    AwaitPubAck(Outgoing),
+    AwaitPubAck { step: u64, outgoing: Outgoing },
     /// QoS 2, sent.
-    AwaitPubRec(Outgoing),
+    AwaitPubRec { step: u64, outgoing: Outgoing },
     /// QoS 2, received by the client, PUBREL sent.
-    AwaitPubComp,
+    AwaitPubComp { step: u64 },
     /// Done with; the identifier is free.
     Settled,
 }
@@ -105,7 +109,7 @@ impl Outbound {
     /// arrive out of order where several shards publish.
     pub fn enqueue(&mut self, number: u64, outgoing: Outgoing) {
         debug_assert!(number >= self.base, "number {number} is before the window at {}", self.base);
-        let queued = Queued { number, attempt: Attempt::First, outgoing };
+        let queued = Queued { number, outgoing };
         match self.queue.back() {
             Some(last) if last.number > number => {
                 let at = self.queue.partition_point(|queued| queued.number < number);
@@ -126,30 +130,30 @@ impl Outbound {
         if self.inflight >= usize::from(receive_maximum) {
             return None;
         }
+        if let Some(head) = self.again.front() {
+            return Some((&head.outgoing, Attempt::Again));
+        }
         let head = self.queue.front()?;
         // An identifier is not used again before its last use is settled. [MQTT-2.2.1-4]
-        (head.number - self.base < PACKET_IDS).then_some((&head.outgoing, head.attempt))
+        (head.number - self.base < PACKET_IDS).then_some((&head.outgoing, Attempt::First))
     }
 
     /// Moves the head of the queue into the window: it is being sent. Returns it with its packet identifier.
     pub fn send(&mut self) -> Option<(PacketId, &Outgoing)> {
-        let Queued { number, outgoing, .. } = self.queue.pop_front()?;
-        let sending = match outgoing.qos {
-            QoS::AtMostOnce | QoS::AtLeastOnce => Sending::AwaitPubAck(outgoing),
-            QoS::ExactlyOnce => Sending::AwaitPubRec(outgoing),
-        };
+        let Queued { number, outgoing } = self.again.pop_front().or_else(|| self.queue.pop_front())?;
+        let sending = self.sent(outgoing);
         self.inflight += 1;
         match self.set(number, sending) {
-            Sending::AwaitPubAck(outgoing) | Sending::AwaitPubRec(outgoing) => {
+            Sending::AwaitPubAck { outgoing, .. } | Sending::AwaitPubRec { outgoing, .. } => {
                 Some((packet_id(number), outgoing))
             }
-            Sending::Reserved | Sending::AwaitPubComp | Sending::Settled => None,
+            Sending::Reserved | Sending::AwaitPubComp { .. } | Sending::Settled => None,
         }
     }
 
-    /// Takes the head of the queue out, unsent. Returns it with its number.
+    /// Takes the head out that was never sent. Returns it with its number.
     pub fn discard(&mut self) -> Option<(u64, Outgoing)> {
-        let Queued { number, outgoing, .. } = self.queue.pop_front()?;
+        let Queued { number, outgoing } = self.queue.pop_front()?;
         self.set(number, Sending::Settled);
         self.advance();
         Some((number, outgoing))
@@ -159,7 +163,7 @@ impl Outbound {
     pub fn on_pub_ack(&mut self, id: PacketId) -> Result<(u64, Outgoing), AckError> {
         let number = self.number(id)?;
         match self.replace(number, Sending::Settled) {
-            Sending::AwaitPubAck(outgoing) => {
+            Sending::AwaitPubAck { outgoing, .. } => {
                 self.settled();
                 Ok((number, outgoing))
             }
@@ -171,9 +175,13 @@ impl Outbound {
     /// repeats its PUBREC; PUBREL is due either way. `[MQTT-4.3.3-4]`
     pub fn on_pub_rec(&mut self, id: PacketId) -> Result<(u64, Option<Outgoing>), AckError> {
         let number = self.number(id)?;
-        match self.replace(number, Sending::AwaitPubComp) {
-            Sending::AwaitPubRec(outgoing) => Ok((number, Some(outgoing))),
-            Sending::AwaitPubComp => Ok((number, None)),
+        let step = self.next_step();
+        match self.replace(number, Sending::AwaitPubComp { step }) {
+            Sending::AwaitPubRec { outgoing, .. } => Ok((number, Some(outgoing))),
+            before @ Sending::AwaitPubComp { .. } => {
+                self.set(number, before);
+                Ok((number, None))
+            }
             other => Err(self.restore(number, other)),
         }
     }
@@ -182,7 +190,7 @@ impl Outbound {
     pub fn on_pub_rec_refused(&mut self, id: PacketId) -> Result<(u64, Outgoing), AckError> {
         let number = self.number(id)?;
         match self.replace(number, Sending::Settled) {
-            Sending::AwaitPubRec(outgoing) => {
+            Sending::AwaitPubRec { outgoing, .. } => {
                 self.settled();
                 Ok((number, outgoing))
             }
@@ -194,7 +202,7 @@ impl Outbound {
     pub fn on_pub_comp(&mut self, id: PacketId) -> Result<u64, AckError> {
         let number = self.number(id)?;
         match self.replace(number, Sending::Settled) {
-            Sending::AwaitPubComp => {
+            Sending::AwaitPubComp { .. } => {
                 self.settled();
                 Ok(number)
             }
@@ -202,31 +210,31 @@ impl Outbound {
         }
     }
 
-    /// A new connection: every PUBLISH that was sent and not acknowledged goes back to the queue, in its
-    /// first order and with its identifier. Returns the identifiers whose PUBREL is due again.
-    /// `[MQTT-4.4.0-1]` `[MQTT-4.6.0-1]`
+    /// A new connection: every PUBLISH that was sent and not acknowledged is due again, in the order in which
+    /// it was sent and with its identifier. Returns the identifiers whose PUBREL is due again, in the order
+    /// of their PUBRECs. `[MQTT-4.4.0-1]` `[MQTT-4.6.0-1]` `[MQTT-3.1.1/4.6.0-4]`
     pub fn resume(&mut self) -> Vec<PacketId> {
         let mut releases = Vec::new();
-        let mut again = VecDeque::new();
+        let mut again = Vec::new();
         for (number, sending) in (self.base..).zip(&mut self.window) {
             match std::mem::replace(sending, Sending::Reserved) {
-                Sending::AwaitPubAck(outgoing) | Sending::AwaitPubRec(outgoing) => {
-                    again.push_back(Queued { number, attempt: Attempt::Again, outgoing });
+                Sending::AwaitPubAck { step, outgoing } | Sending::AwaitPubRec { step, outgoing } => {
+                    again.push((step, Queued { number, outgoing }));
                 }
-                Sending::AwaitPubComp => {
-                    releases.push(packet_id(number));
-                    *sending = Sending::AwaitPubComp;
+                Sending::AwaitPubComp { step } => {
+                    releases.push((step, packet_id(number)));
+                    *sending = Sending::AwaitPubComp { step };
                 }
                 other @ (Sending::Reserved | Sending::Settled) => *sending = other,
             }
         }
-        if !again.is_empty() {
-            again.append(&mut self.queue);
-            again.make_contiguous().sort_by_key(|queued| queued.number);
-            self.queue = again;
-        }
+        again.sort_by_key(|(step, _)| *step);
+        releases.sort();
+        // What the last connection did not come to repeat was sent after all that it did.
+        let unrepeated = std::mem::take(&mut self.again);
+        self.again = again.into_iter().map(|(_, queued)| queued).chain(unrepeated).collect();
         self.inflight = releases.len();
-        releases
+        releases.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Messages sent and not settled.
@@ -234,9 +242,21 @@ impl Outbound {
         self.inflight
     }
 
+    /// Messages that were sent, and wait for their PUBACK or PUBREC.
+    pub fn unacknowledged(&self) -> usize {
+        let is_sent =
+            |sending: &&Sending| matches!(sending, Sending::AwaitPubAck { .. } | Sending::AwaitPubRec { .. });
+        self.window.iter().filter(is_sent).count()
+    }
+
+    /// Messages that the client owns, and whose PUBCOMP is not here yet.
+    pub fn unreleased(&self) -> usize {
+        self.window.iter().filter(|sending| matches!(sending, Sending::AwaitPubComp { .. })).count()
+    }
+
     /// Messages that wait to be sent.
     pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.again.len() + self.queue.len()
     }
 
     /// Takes out every message that came through a shared subscription (all, or the one with this filter)
@@ -252,26 +272,19 @@ impl Outbound {
         if sent == TakeSent::Yes {
             for (number, sending) in (self.base..).zip(&mut self.window) {
                 match std::mem::replace(sending, Sending::Settled) {
-                    Sending::AwaitPubAck(outgoing) if is_wanted(&outgoing) => {
+                    Sending::AwaitPubAck { outgoing, .. } if is_wanted(&outgoing) => {
                         self.inflight -= 1;
                         taken.push((number, outgoing));
                     }
                     other => *sending = other,
                 }
             }
+            let is_free = |outgoing: &Outgoing| outgoing.qos < QoS::ExactlyOnce && is_wanted(outgoing);
+            taken.extend(split_off(&mut self.again, is_free));
         }
-        for queued in std::mem::take(&mut self.queue) {
-            let is_free = match (queued.attempt, queued.outgoing.qos) {
-                (Attempt::First, _) => true,
-                (Attempt::Again, QoS::ExactlyOnce) => false,
-                (Attempt::Again, QoS::AtMostOnce | QoS::AtLeastOnce) => sent == TakeSent::Yes,
-            };
-            if is_free && is_wanted(&queued.outgoing) {
-                self.set(queued.number, Sending::Settled);
-                taken.push((queued.number, queued.outgoing));
-            } else {
-                self.queue.push_back(queued);
-            }
+        taken.extend(split_off(&mut self.queue, is_wanted));
+        for (number, _) in &taken {
+            self.set(*number, Sending::Settled);
         }
         self.advance();
         taken
@@ -279,12 +292,26 @@ impl Outbound {
 
     /// Takes out everything that the client does not own: the session ends.
     pub fn take_all(&mut self) -> Vec<Outgoing> {
-        let Outbound { queue, window, .. } = std::mem::take(self);
+        let Outbound { again, queue, window, .. } = std::mem::take(self);
         let sent = window.into_iter().filter_map(|sending| match sending {
-            Sending::AwaitPubAck(outgoing) | Sending::AwaitPubRec(outgoing) => Some(outgoing),
-            Sending::Reserved | Sending::AwaitPubComp | Sending::Settled => None,
+            Sending::AwaitPubAck { outgoing, .. } | Sending::AwaitPubRec { outgoing, .. } => Some(outgoing),
+            Sending::Reserved | Sending::AwaitPubComp { .. } | Sending::Settled => None,
         });
-        sent.chain(queue.into_iter().map(|queued| queued.outgoing)).collect()
+        sent.chain(again.into_iter().chain(queue).map(|queued| queued.outgoing)).collect()
+    }
+
+    /// The state of a message that is being sent.
+    fn sent(&mut self, outgoing: Outgoing) -> Sending {
+        let step = self.next_step();
+        match outgoing.qos {
+            QoS::AtMostOnce | QoS::AtLeastOnce => Sending::AwaitPubAck { step, outgoing },
+            QoS::ExactlyOnce => Sending::AwaitPubRec { step, outgoing },
+        }
+    }
+
+    fn next_step(&mut self) -> u64 {
+        self.step += 1;
+        self.step
     }
 
     /// Puts a state at a number, widening the window to it.
@@ -305,17 +332,13 @@ impl Outbound {
         if !matches!(before, Sending::Reserved) {
             return before;
         }
-        let found = self.queue.binary_search_by_key(&number, |queued| queued.number).ok();
-        match found.and_then(|at| self.queue.get(at).map(|queued| (at, queued.attempt))) {
-            Some((at, Attempt::Again)) => {
-                let Some(queued) = self.queue.remove(at) else { return before };
+        let found = self.again.iter().position(|queued| queued.number == number);
+        match found.and_then(|at| self.again.remove(at)) {
+            Some(queued) => {
                 self.inflight += 1;
-                match queued.outgoing.qos {
-                    QoS::AtMostOnce | QoS::AtLeastOnce => Sending::AwaitPubAck(queued.outgoing),
-                    QoS::ExactlyOnce => Sending::AwaitPubRec(queued.outgoing),
-                }
+                self.sent(queued.outgoing)
             }
-            Some((_, Attempt::First)) | None => before,
+            None => before,
         }
     }
 
@@ -333,7 +356,7 @@ impl Outbound {
     fn restore(&mut self, number: u64, sending: Sending) -> AckError {
         let error = match sending {
             Sending::Reserved | Sending::Settled => AckError::Unknown,
-            Sending::AwaitPubAck(_) | Sending::AwaitPubRec(_) | Sending::AwaitPubComp => {
+            Sending::AwaitPubAck { .. } | Sending::AwaitPubRec { .. } | Sending::AwaitPubComp { .. } => {
                 AckError::WrongPacket
             }
         };
@@ -353,6 +376,14 @@ impl Outbound {
             self.queue = VecDeque::new();
         }
     }
+}
+
+/// Takes the messages out of a queue that are wanted, with their numbers.
+fn split_off(queue: &mut VecDeque<Queued>, is_wanted: impl Fn(&Outgoing) -> bool) -> Vec<(u64, Outgoing)> {
+    let (wanted, rest): (VecDeque<Queued>, _) =
+        std::mem::take(queue).into_iter().partition(|queued| is_wanted(&queued.outgoing));
+    *queue = rest;
+    wanted.into_iter().map(|queued| (queued.number, queued.outgoing)).collect()
 }
 
 /// The packet identifier of a number. `[MQTT-2.2.1-4]`

@@ -1,0 +1,536 @@
+//! A whole broker in one thread: real shards, a virtual clock, a model store, and clients that speak bytes.
+//!
+//! Nothing here waits or sleeps. Every call runs the world until nothing more happens: batches go to the
+//! store and are committed (unless commits are held), forwards reach their shards (unless they are held),
+//! outboxes are read (unless a client stalls). Only links that a shard named in its outputs are read, as in
+//! the shell: a link that was forgotten there shows as a missing packet.
+//!
+//! Each client checks whatever it receives against rules that hold always: see `peer.rs`.
+
+#![allow(dead_code, reason = "each test crate uses its part of the harness")]
+
+mod client;
+mod peer;
+mod setup;
+mod store;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, VecDeque},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use dunlin::{
+    acl::Principal,
+    broker::{Admission, Cause, DropReason, Event, Forward, Outputs, Refusal, Shard, Shared, admit},
+    codec::{self, Connect, DecodeError, Decoded, Packet, Version},
+    limits::Limits,
+    message::Message,
+    session::LinkId,
+    time::Timestamp,
+};
+
+pub(crate) use client::Client;
+pub(crate) use peer::{Got, GotMessage};
+pub(crate) use setup::{Setup, WillSetup};
+
+use peer::Peer;
+use store::Store;
+
+/// Runs a test for MQTT 3.1.1 and for MQTT 5.
+pub(crate) fn both(test: impl Fn(Version)) {
+    [Version::V311, Version::V5].into_iter().for_each(test);
+}
+
+/// Runs a test for MQTT 3.1, 3.1.1 and 5.
+pub(crate) fn all(test: impl Fn(Version)) {
+    [Version::V31, Version::V311, Version::V5].into_iter().for_each(test);
+}
+
+/// A broker with its clients. A clone is another handle to the same one.
+#[derive(Clone)]
+pub(crate) struct World(Rc<RefCell<Inner>>);
+
+/// What [`World`] and [`Client`] share.
+pub(crate) struct Inner {
+    now: Timestamp,
+    shared: Arc<Shared>,
+    nodes: Vec<Node>,
+    peers: Vec<Peer>,
+    forwards: VecDeque<(u16, Forward)>,
+    store: Store,
+    events: Vec<Event>,
+    holds_commits: bool,
+    holds_forwards: bool,
+    assigned_ids: u32,
+}
+
+struct Node {
+    shard: Shard,
+    out: Outputs,
+    /// Batches that the store has and has not committed: their number, and whether anything waits for them.
+    uncommitted: VecDeque<(u64, bool)>,
+    touched: BTreeSet<LinkId>,
+}
+
+/// Where the virtual clock starts: any moment will do but zero, which would hide a missing one.
+const START_MILLIS: u64 = 1_700_000_000_000;
+
+impl World {
+    /// A broker of one shard with default limits.
+    pub(crate) fn new() -> World {
+        World::with(1, |_| {})
+    }
+
+    /// A broker of so many shards whose shared state is changed before it starts.
+    pub(crate) fn with(shards: usize, change: impl FnOnce(&mut Shared)) -> World {
+        let now = Timestamp::from_millis(START_MILLIS);
+        let mut shared = Shared::new(Limits::default(), shards, 7);
+        change(&mut shared);
+        let shared = Arc::new(shared);
+        let node = |index: usize| Node {
+            shard: Shard::new(index as u16, shared.clone(), now),
+            out: Outputs::default(),
+            uncommitted: VecDeque::new(),
+            touched: BTreeSet::new(),
+        };
+        World(Rc::new(RefCell::new(Inner {
+            now,
+            nodes: (0..shards).map(node).collect(),
+            shared,
+            peers: Vec::new(),
+            forwards: VecDeque::new(),
+            store: Store::default(),
+            events: Vec::new(),
+            holds_commits: false,
+            holds_forwards: false,
+            assigned_ids: 0,
+        })))
+    }
+
+    /// A broker of one shard with other limits.
+    pub(crate) fn limited(change: impl FnOnce(&mut Limits)) -> World {
+        World::with(1, |shared| change(&mut shared.limits))
+    }
+
+    /// Opens a connection and sends nothing.
+    pub(crate) fn open(&self) -> Client {
+        let mut inner = self.0.borrow_mut();
+        inner.peers.push(Peer::new(Setup::v5("raw")));
+        Client::new(self.clone(), inner.peers.len() - 1)
+    }
+
+    /// Opens a connection and sends CONNECT; what comes back is for the test to receive.
+    pub(crate) fn send_connect(&self, setup: Setup) -> Client {
+        let bytes = setup.encode();
+        let peer = {
+            let mut inner = self.0.borrow_mut();
+            inner.peers.push(Peer::new(setup));
+            inner.peers.len() - 1
+        };
+        let client = Client::new(self.clone(), peer);
+        client.send_bytes(&bytes);
+        client
+    }
+
+    /// Connects and receives a CONNACK that accepts.
+    pub(crate) fn connect(&self, setup: Setup) -> Client {
+        self.connect_and(setup).0
+    }
+
+    /// Connects and receives a CONNACK that accepts; tells whether a session was present.
+    pub(crate) fn connect_and(&self, setup: Setup) -> (Client, bool) {
+        let client = self.send_connect(setup);
+        match client.recv() {
+            Some(Got::ConnAck { session_present, code: 0, .. }) => (client, session_present),
+            other => panic!("expected a CONNACK that accepts, got {other:?}"),
+        }
+    }
+
+    /// Lets time pass, and every timer fire at its moment.
+    pub(crate) fn advance(&self, duration: Duration) {
+        let mut inner = self.0.borrow_mut();
+        let target = inner.now.plus(duration);
+        loop {
+            let next = inner.nodes.iter().filter_map(|node| node.shard.next_timeout()).min();
+            let Some(at) = next.filter(|at| *at <= target) else { break };
+            inner.now = at.max(inner.now);
+            let now = inner.now;
+            for node in &mut inner.nodes {
+                node.shard.timeout(now, &mut node.out);
+            }
+            inner.settle();
+        }
+        inner.now = target;
+        inner.settle();
+    }
+
+    /// As [`World::advance`], in seconds.
+    pub(crate) fn advance_secs(&self, secs: u64) {
+        self.advance(Duration::from_secs(secs));
+    }
+
+    /// The store commits nothing until [`World::commit`].
+    pub(crate) fn hold_commits(&self) {
+        self.0.borrow_mut().holds_commits = true;
+    }
+
+    /// The store commits all that it was given so far, and holds what comes after.
+    pub(crate) fn commit(&self) {
+        let mut inner = self.0.borrow_mut();
+        inner.collect();
+        for index in 0..inner.nodes.len() {
+            let newest = inner.nodes[index].uncommitted.back().map(|(commit, _)| *commit);
+            if let Some(commit) = newest {
+                inner.commit(index, commit);
+            }
+        }
+        inner.settle();
+    }
+
+    /// The store commits the oldest batch of one shard alone. False if there is none.
+    pub(crate) fn commit_one(&self, shard: usize) -> bool {
+        let mut inner = self.0.borrow_mut();
+        inner.collect();
+        let oldest = inner.nodes[shard].uncommitted.front().map(|(commit, _)| *commit);
+        if let Some(commit) = oldest {
+            inner.commit(shard, commit);
+        }
+        inner.settle();
+        oldest.is_some()
+    }
+
+    /// The store commits at once again.
+    pub(crate) fn release_commits(&self) {
+        self.0.borrow_mut().holds_commits = false;
+        self.commit();
+    }
+
+    /// Messages between shards stay under way until [`World::release_forwards`].
+    pub(crate) fn hold_forwards(&self) {
+        self.0.borrow_mut().holds_forwards = true;
+    }
+
+    /// Messages between shards arrive at once again.
+    pub(crate) fn release_forwards(&self) {
+        let mut inner = self.0.borrow_mut();
+        inner.holds_forwards = false;
+        inner.settle();
+    }
+
+    /// Publishes as the broker itself does.
+    pub(crate) fn publish_own(&self, message: Message) {
+        let mut inner = self.0.borrow_mut();
+        let now = inner.now;
+        let node = &mut inner.nodes[0];
+        node.shard.publish(now, message, &mut node.out);
+        inner.settle();
+    }
+
+    /// Stops the broker.
+    pub(crate) fn stop(&self) {
+        let mut inner = self.0.borrow_mut();
+        let Inner { nodes, now, .. } = &mut *inner;
+        for node in nodes {
+            node.shard.stop(*now, &mut node.out);
+        }
+        inner.settle();
+    }
+
+    /// A client identifier that begins with `base` and lives on this shard.
+    pub(crate) fn id_on(&self, shard: usize, base: &str) -> String {
+        let shards = self.0.borrow().nodes.len();
+        let mut ids = (0..).map(|suffix| format!("{base}{suffix}"));
+        ids.find(|id| shard_of(id, shards) == shard).expect("some suffix hashes to every shard")
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.0.borrow_mut().events)
+    }
+
+    /// Deliveries given up for this reason.
+    pub(crate) fn drops(&self, reason: DropReason) -> u64 {
+        self.0.borrow().shared.sum(|counters| counters.drops[reason as usize].value())
+    }
+
+    /// The state that the shards share.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        self.0.borrow().shared.clone()
+    }
+
+    /// Whether the broker has a session for this client.
+    pub(crate) fn has_session(&self, client_id: &str) -> bool {
+        self.0.borrow().nodes.iter().any(|node| node.shard.session(client_id).is_some())
+    }
+
+    /// Messages in the queues of all sessions, by the counters.
+    pub(crate) fn queued_messages(&self) -> u64 {
+        self.shared().sum(|counters| counters.queued_messages.value())
+    }
+
+    /// Checks what must hold whenever nothing is under way: the counters of queues say what is in the
+    /// queues, the store has what the shards have, and nothing is left of what is gone.
+    pub(crate) fn assert_accounting(&self) {
+        let inner = self.0.borrow();
+        assert!(inner.forwards.is_empty(), "forwards are under way");
+        let shards: Vec<&Shard> = inner.nodes.iter().map(|node| &node.shard).collect();
+        inner.store.assert_agrees(&shards);
+        let sum = |counter: fn(&dunlin::broker::Counters) -> u64| inner.shared.sum(counter);
+        let sessions = || shards.iter().flat_map(|shard| shard.sessions());
+        let queued: usize = sessions().map(|session| session.handle.queued_messages()).sum();
+        let queued_bytes: usize = sessions().map(|session| session.handle.queued_bytes()).sum();
+        assert_eq!(sum(|counters| counters.queued_messages.value()), queued as u64, "messages in queues");
+        assert_eq!(sum(|counters| counters.queued_bytes.value()), queued_bytes as u64, "bytes in queues");
+        for session in sessions() {
+            let (handle, outbound) = (&session.handle, &session.outbound);
+            let waiting = outbound.queued() + outbound.unacknowledged();
+            assert_eq!(handle.queued_messages(), waiting, "messages of {}", handle.client_id);
+            if waiting == 0 {
+                assert_eq!(handle.queued_bytes(), 0, "bytes of {}", handle.client_id);
+            }
+        }
+        assert_eq!(sum(|counters| counters.sessions.value()), sessions().count() as u64, "sessions");
+        let connected = sessions().filter(|session| session.link().is_some()).count();
+        assert_eq!(sum(|counters| counters.connections.value()), connected as u64, "connections");
+        let links: usize = shards.iter().map(|shard| shard.links()).sum();
+        let open = inner.peers.iter().filter(|peer| peer.link.is_some()).count();
+        assert_eq!(links, open, "links");
+        let timers: usize = shards.iter().map(|shard| shard.timers()).sum();
+        let link_timers = shards.iter().map(|shard| shard.keep_alive_timers()).sum::<usize>();
+        let session_timers = sessions().filter(|session| session.timer.is_some()).count();
+        assert_eq!(timers, link_timers + session_timers + 1, "timers: links, sessions and the sweep");
+        let subscriptions: usize = sessions().map(|session| session.subscriptions.len()).sum();
+        assert_eq!(inner.shared.router.subscriptions(), subscriptions, "subscriptions");
+    }
+}
+
+/// The shard of a client: any hash will do that is the same in every run.
+fn shard_of(client_id: &str, shards: usize) -> usize {
+    let hash = client_id.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    });
+    (hash >> 32) as usize % shards
+}
+
+impl Inner {
+    /// Runs until nothing more happens.
+    fn settle(&mut self) {
+        loop {
+            let mut is_busy = self.collect();
+            is_busy |= self.commit_awaited();
+            is_busy |= self.forward();
+            is_busy |= self.drain();
+            is_busy |= (0..self.peers.len()).fold(false, |busy, peer| self.read_input(peer) | busy);
+            if !is_busy {
+                return;
+            }
+        }
+    }
+
+    /// Takes what the shards put out. The store comes first, as the shell has to do it.
+    fn collect(&mut self) -> bool {
+        let mut is_busy = false;
+        for node in &mut self.nodes {
+            if let Some(batch) = node.shard.take_batch() {
+                self.store.apply(&batch);
+                node.uncommitted.push_back((batch.commit, batch.is_awaited));
+                is_busy = true;
+            }
+            is_busy |= !node.out.forwards.is_empty();
+            self.forwards.extend(node.out.forwards.drain(..));
+            self.events.append(&mut node.out.events);
+            node.touched.extend(node.out.touched.drain(..));
+        }
+        is_busy
+    }
+
+    /// Commits all that something waits for, with what is before it. What nobody waits for stays open: it
+    /// may wait for ever in a store that has nothing else to do.
+    fn commit_awaited(&mut self) -> bool {
+        let mut is_busy = false;
+        for index in 0..self.nodes.len() {
+            let uncommitted = &self.nodes[index].uncommitted;
+            let awaited = uncommitted.iter().rev().find(|(_, is_awaited)| *is_awaited);
+            if let Some(commit) = awaited.map(|(commit, _)| *commit).filter(|_| !self.holds_commits) {
+                self.commit(index, commit);
+                is_busy = true;
+            }
+        }
+        is_busy
+    }
+
+    fn commit(&mut self, index: usize, commit: u64) {
+        let node = &mut self.nodes[index];
+        node.uncommitted.retain(|(open, _)| *open > commit);
+        node.shard.committed(self.now, commit, &mut node.out);
+    }
+
+    fn forward(&mut self) -> bool {
+        if self.holds_forwards {
+            return false;
+        }
+        let Some((shard, forward)) = self.forwards.pop_front() else { return false };
+        let node = &mut self.nodes[usize::from(shard)];
+        node.shard.forwarded(self.now, &forward, &mut node.out);
+        true
+    }
+
+    /// Moves bytes from the outboxes that were touched to their clients.
+    fn drain(&mut self) -> bool {
+        let mut is_busy = false;
+        for index in 0..self.nodes.len() {
+            for link in std::mem::take(&mut self.nodes[index].touched) {
+                let peer = self.peers.iter().position(|peer| peer.link == Some((index, link)));
+                let Some(peer) = peer else { continue };
+                if self.peers[peer].is_stalled {
+                    self.peers[peer].is_dirty = true;
+                    continue;
+                }
+                is_busy |= self.drain_peer(peer, usize::MAX);
+            }
+        }
+        is_busy
+    }
+
+    /// Moves up to `bytes_max` bytes from the outbox of a link to its client, and what the client answers
+    /// by itself back.
+    fn drain_peer(&mut self, peer: usize, bytes_max: usize) -> bool {
+        let Some((index, link)) = self.peers[peer].link else { return false };
+        let node = &mut self.nodes[index];
+        let Some(outbox) = node.shard.outbox(link) else { return false };
+        let mut taken = 0;
+        while taken < bytes_max && outbox.ready() > 0 {
+            let chunk = outbox.chunk();
+            let count = chunk.len().min(bytes_max - taken);
+            self.peers[peer].wire.extend_from_slice(&chunk[..count]);
+            outbox.advance(count);
+            taken += count;
+        }
+        let is_over = outbox.is_finished() && outbox.is_empty();
+        if taken > 0 {
+            node.shard.drained(self.now, link, &mut node.out);
+        }
+        if is_over {
+            node.shard.closed(self.now, link, Cause::Eof, &mut node.out);
+            self.peers[peer].link = None;
+            self.peers[peer].is_closed = true;
+        }
+        let answers = self.peers[peer].read_wire();
+        if !self.peers[peer].is_closed {
+            self.peers[peer].input.extend(answers);
+        }
+        taken > 0 || is_over
+    }
+
+    /// Lets the broker read what a client has sent, as far as it will.
+    fn read_input(&mut self, peer: usize) -> bool {
+        let mut is_busy = false;
+        while self.read_packet(peer) {
+            is_busy = true;
+        }
+        is_busy
+    }
+
+    fn read_packet(&mut self, peer: usize) -> bool {
+        if self.peers[peer].is_closed || self.peers[peer].input.is_empty() {
+            return false;
+        }
+        let version = self.peers[peer].link.map_or(Version::V311, |_| self.peers[peer].setup.version);
+        if let Some((index, link)) = self.peers[peer].link {
+            let shard = &self.nodes[index].shard;
+            if !shard.is_open(link) {
+                self.peers[peer].input.clear();
+                return false;
+            }
+            if !shard.may_read(link) {
+                return false;
+            }
+        }
+        let input = std::mem::take(&mut self.peers[peer].input);
+        let taken = match codec::decode(&input, version, self.shared.limits.packet_bytes_max) {
+            Ok(Decoded::Packet(packet, taken)) => {
+                self.on_packet(peer, &packet);
+                taken
+            }
+            Ok(Decoded::Incomplete(_)) => 0,
+            Err(error) => {
+                self.on_malformed(peer, error);
+                input.len()
+            }
+        };
+        let late = std::mem::take(&mut self.peers[peer].input);
+        self.peers[peer].input = input[taken..].to_vec();
+        self.peers[peer].input.extend(late);
+        // After each packet, so that every one is a turn of its own.
+        self.collect();
+        taken > 0
+    }
+
+    fn on_packet(&mut self, peer: usize, packet: &Packet<'_>) {
+        let now = self.now;
+        match (self.peers[peer].link, packet) {
+            (Some((index, link)), _) => {
+                let node = &mut self.nodes[index];
+                node.shard.packet(now, link, packet, &mut node.out);
+            }
+            (None, Packet::Connect(connect)) => self.on_connect(peer, connect),
+            // What the shell does with a connection that does not begin with CONNECT.
+            (None, _) => self.peers[peer].is_closed = true,
+        }
+    }
+
+    fn on_malformed(&mut self, peer: usize, error: DecodeError) {
+        let now = self.now;
+        if let Some((index, link)) = self.peers[peer].link {
+            let node = &mut self.nodes[index];
+            node.shard.malformed(now, link, error, &mut node.out);
+            return;
+        }
+        let refusal = Refusal::new(error.reason_code(), error.to_string());
+        match error.connack_form() {
+            Some(version) => self.refuse(peer, &refusal, version),
+            None => self.peers[peer].is_closed = true,
+        }
+    }
+
+    fn on_connect(&mut self, peer: usize, connect: &Connect<'_>) {
+        self.peers[peer].setup.version = connect.version;
+        if let Err(refusal) = admit(connect, &self.shared) {
+            return self.refuse(peer, &refusal, connect.version);
+        }
+        let assigned = connect.client_id.is_empty().then(|| {
+            self.assigned_ids += 1;
+            format!("assigned-{}", self.assigned_ids)
+        });
+        let client_id = assigned.as_deref().unwrap_or(connect.client_id);
+        let index = shard_of(client_id, self.nodes.len());
+        let admission = Admission {
+            connect,
+            assigned_client_id: assigned.as_deref(),
+            principal: Principal { user: connect.user_name.map(Into::into) },
+            peer: format!("peer-{peer}").into(),
+            authentication_data: None,
+        };
+        let node = &mut self.nodes[index];
+        match node.shard.connect(self.now, &admission, &mut node.out) {
+            Ok(link) => self.peers[peer].link = Some((index, link)),
+            Err(refusal) => self.refuse(peer, &refusal, connect.version),
+        }
+    }
+
+    /// Refuses a connection as the shell does.
+    fn refuse(&mut self, peer: usize, refusal: &Refusal, version: Version) {
+        let peer = &mut self.peers[peer];
+        peer.setup.version = version;
+        if let Some(packet) = refusal.conn_ack(version) {
+            let packet_bytes_max = peer.setup.packet_bytes_max.unwrap_or(codec::PACKET_BYTES_LIMIT);
+            codec::encode_within(&packet, version, packet_bytes_max, &mut peer.wire);
+        }
+        peer.read_wire();
+        peer.is_closed = true;
+        peer.input.clear();
+    }
+}
