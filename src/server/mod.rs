@@ -110,6 +110,8 @@ pub struct Broker {
     common: Arc<Common>,
     addresses: Vec<(String, LocalAddress)>,
     threads: Vec<ShardThread>,
+    /// Held while the broker runs: the file of a Unix socket is removed with it.
+    doors: Doors,
     stop_timeout: Duration,
 }
 
@@ -236,8 +238,14 @@ impl Builder {
         });
         let addresses =
             doors.iter().map(|(door, bound)| (door.name.clone(), bound.local_address().clone())).collect();
-        let mut broker = Broker { common, addresses, threads: Vec::new(), stop_timeout: config.stop_timeout };
-        if let Err(error) = broker.start_shards(config.shards, Arc::new(doors)).await {
+        let mut broker = Broker {
+            common,
+            addresses,
+            threads: Vec::new(),
+            doors: Arc::new(doors),
+            stop_timeout: config.stop_timeout,
+        };
+        if let Err(error) = broker.start_shards(config.shards).await {
             broker.stop().await;
             return Err(error.into());
         }
@@ -297,11 +305,11 @@ impl Broker {
 
 impl Broker {
     /// Starts the threads and waits until they listen.
-    async fn start_shards(&mut self, shards: usize, doors: Doors) -> io::Result<()> {
+    async fn start_shards(&mut self, shards: usize) -> io::Result<()> {
         let mut ready = Vec::with_capacity(shards);
         for index in 0..shards {
             let (tell, is_ready) = oneshot::channel();
-            let (common, doors) = (self.common.clone(), doors.clone());
+            let (common, doors) = (self.common.clone(), self.doors.clone());
             self.threads.push(spawn_shard(index as u16, common, doors, self.stop_timeout, tell)?);
             ready.push(is_ready);
         }
@@ -311,7 +319,9 @@ impl Broker {
         Ok(())
     }
 
-    fn tell_to_stop(&self) {
+    fn tell_to_stop(&mut self) {
+        // Closed here and, when they hear of it, by the shards: from then on connections are refused.
+        self.doors = Arc::default();
         self.common.handshakes.close();
         for mailbox in self.common.mailboxes.iter() {
             mailbox.post([Mail::Stop]);
