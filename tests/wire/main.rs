@@ -23,6 +23,8 @@ mod slow;
 mod statistics;
 mod stop;
 mod transport;
+#[path = "../vectors/mod.rs"]
+mod vectors;
 
 use std::{future::Future, net::SocketAddr, num::NonZeroU16, time::Duration};
 
