@@ -60,19 +60,22 @@ impl Drop for Entry {
 
 /// Accepts on one listener until the broker stops. A connection that is not past its CONNECT holds a
 /// permit, so that a storm of them waits in the system's backlog rather than in our memory.
+///
+/// The permit is asked for when there is a connection to use it: if every acceptor took one along to wait
+/// for its next connection, a small limit would be used up by listeners that nobody connects to.
 pub(crate) async fn accept(cell: Rc<ShardCell>, door: Arc<Door>, acceptor: Acceptor) {
     loop {
-        let Ok(permit) = cell.common.handshakes.clone().acquire_owned().await else { return };
         match acceptor.accept().await {
-            Ok((socket, peer)) => match Entry::new(&cell.common, &door) {
-                Some(entry) => greet(&cell, socket, &door, entry, Some(permit)),
-                None => {
+            Ok((socket, peer)) => {
+                let Some(entry) = Entry::new(&cell.common, &door) else {
                     warn!(target: "dunlin::listener", listener = door.name, %peer, "refused: too many connections");
-                }
-            },
+                    continue;
+                };
+                let Ok(permit) = cell.common.handshakes.clone().acquire_owned().await else { return };
+                greet(&cell, socket, &door, entry, Some(permit));
+            }
             Err(error) if is_resource_exhaustion(&error) => {
                 warn!(target: "dunlin::listener", listener = door.name, "cannot accept: {error}");
-                drop(permit);
                 #[expect(
                     clippy::disallowed_methods,
                     reason = "nothing tells when descriptors are free again"

@@ -110,6 +110,8 @@ pub struct Broker {
     common: Arc<Common>,
     addresses: Vec<(String, LocalAddress)>,
     threads: Vec<ShardThread>,
+    /// Held while the broker runs: the file of a Unix socket is removed with it.
+    doors: Doors,
     stop_timeout: Duration,
 }
 
@@ -236,30 +238,16 @@ impl Builder {
         });
         let addresses =
             doors.iter().map(|(door, bound)| (door.name.clone(), bound.local_address().clone())).collect();
-        let doors = Arc::new(doors);
-        let mut threads = Vec::with_capacity(config.shards);
-        let mut ready = Vec::with_capacity(config.shards);
-        for index in 0..config.shards {
-            let (tell, is_ready) = oneshot::channel();
-            threads.push(spawn_shard(
-                index as u16,
-                common.clone(),
-                doors.clone(),
-                config.stop_timeout,
-                tell,
-            )?);
-            ready.push(is_ready);
-        }
-        let broker = Broker { common, addresses, threads, stop_timeout: config.stop_timeout };
-        for is_ready in ready {
-            match is_ready.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    broker.stop().await;
-                    return Err(error.into());
-                }
-                Err(_) => return Err(io::Error::other("a shard did not start").into()),
-            }
+        let mut broker = Broker {
+            common,
+            addresses,
+            threads: Vec::new(),
+            doors: Arc::new(doors),
+            stop_timeout: config.stop_timeout,
+        };
+        if let Err(error) = broker.start_shards(config.shards).await {
+            broker.stop().await;
+            return Err(error.into());
         }
         for (name, address) in &broker.addresses {
             info!(listener = name, "listening on {address}");
@@ -300,18 +288,51 @@ impl Broker {
 
     /// Stops: no more connections, DISCONNECT 0x8B to v5 clients, and time for what is still to be sent.
     /// Returns when all threads have ended, within the time that the configuration gives.
-    pub async fn stop(self) {
-        self.common.handshakes.close();
-        for mailbox in self.common.mailboxes.iter() {
-            mailbox.post([Mail::Stop]);
-        }
+    ///
+    /// A broker that is dropped instead stops likewise, but nobody waits for it.
+    pub async fn stop(mut self) {
+        self.tell_to_stop();
         let deadline = Instant::now() + self.stop_timeout + STOP_GRACE;
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             if timeout_at(deadline, thread.ended).await.is_err() {
                 warn!("a shard did not stop in time");
             } else if thread.handle.join().is_err() {
                 warn!("a shard ended by a panic");
             }
+        }
+    }
+}
+
+impl Broker {
+    /// Starts the threads and waits until they listen.
+    async fn start_shards(&mut self, shards: usize) -> io::Result<()> {
+        let mut ready = Vec::with_capacity(shards);
+        for index in 0..shards {
+            let (tell, is_ready) = oneshot::channel();
+            let (common, doors) = (self.common.clone(), self.doors.clone());
+            self.threads.push(spawn_shard(index as u16, common, doors, self.stop_timeout, tell)?);
+            ready.push(is_ready);
+        }
+        for is_ready in ready {
+            is_ready.await.map_err(|_| io::Error::other("a shard did not start"))??;
+        }
+        Ok(())
+    }
+
+    fn tell_to_stop(&mut self) {
+        // Closed here and, when they hear of it, by the shards: from then on connections are refused.
+        self.doors = Arc::default();
+        self.common.handshakes.close();
+        for mailbox in self.common.mailboxes.iter() {
+            mailbox.post([Mail::Stop]);
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.tell_to_stop();
         }
     }
 }
