@@ -37,15 +37,17 @@ pub trait Authorize: Send + Sync {
     fn decide(&self, principal: &Principal, client_id: &str, action: Action, topic: &str) -> Decision;
 }
 
-/// The rules of a broker without rules: everything but publishing to `$SYS`, which is the broker's own.
+/// The rules of a broker without rules: everything but publishing to `$SYS`, which is the broker's own, and
+/// to `$share`, where nobody could ever subscribe.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Open;
 
 impl Authorize for Open {
     fn decide(&self, _: &Principal, _: &str, action: Action, topic: &str) -> Decision {
-        let is_sys = topic == "$SYS" || topic.starts_with("$SYS/");
+        let first_level = topic.split('/').next().unwrap_or_default();
+        let is_taken = matches!(first_level, "$SYS" | "$share");
         match action {
-            Action::Publish if is_sys => Decision::Denied,
+            Action::Publish if is_taken => Decision::Denied,
             Action::Publish | Action::Subscribe => Decision::Allowed,
         }
     }

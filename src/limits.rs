@@ -61,7 +61,7 @@ impl Default for Limits {
             topic_levels_max: 200,
             receive_maximum: 1024,
             inflight_messages_max: 1024,
-            topic_alias_maximum: 64,
+            topic_alias_maximum: 10,
             topic_alias_out_maximum: 16,
             keep_alive_secs_max: 65_535,
             session_expiry_secs_max: u32::MAX,

@@ -19,6 +19,7 @@ pub(super) struct AckDue {
 }
 
 /// Which acknowledgement.
+#[expect(clippy::enum_variant_names, reason = "the names are the standard's own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AckKind {
     PubAck,

@@ -267,7 +267,7 @@ impl Shard {
             })
         });
         session.inbound.attach();
-        session.drops_told.set(0);
+        session.told.set(0);
         self.schedule(slot);
         self.set_keep_alive(id, now);
         self.counters().connects.add(1);
@@ -295,9 +295,6 @@ impl Shard {
         let version = self.links[id.slot as usize].settings.version;
         let expiry_max = self.shared.limits.session_expiry_secs_max;
         let session = &mut self.sessions[slot as usize];
-        if disconnect.properties.server_reference.is_some() {
-            return Err(misbehaved(ReasonCode::ProtocolError, "a Server Reference from a client"));
-        }
         if let Some(expiry_secs) = disconnect.properties.session_expiry_secs {
             if session.expiry_secs == 0 && expiry_secs > 0 {
                 let what = "a Session Expiry Interval in DISCONNECT after none in CONNECT";
@@ -476,7 +473,8 @@ impl Shard {
     }
 }
 
-/// Calls `f` with the CONNACK that accepts a client.
+/// Calls `f` with the CONNACK that accepts a client. What is left out has its default: every feature of the
+/// standard is available.
 fn with_conn_ack<T>(
     admission: &Admission<'_>,
     limits: &Limits,
@@ -498,14 +496,10 @@ fn with_conn_ack<T>(
     let properties = ConnAckProperties {
         session_expiry_secs: Some(terms.expiry_secs)
             .filter(|agreed| *agreed != asked.session_expiry_secs.unwrap_or(0)),
-        receive_maximum: NonZeroU16::new(limits.receive_maximum),
+        receive_maximum: NonZeroU16::new(limits.receive_maximum).filter(|maximum| *maximum < NonZeroU16::MAX),
         packet_bytes_max: NonZeroU32::new(limits.packet_bytes_max),
         assigned_client_id: admission.assigned_client_id,
-        topic_alias_maximum: Some(limits.topic_alias_maximum),
-        retain_available: Some(true),
-        wildcard_subscription_available: Some(true),
-        subscription_ids_available: Some(true),
-        shared_subscription_available: Some(true),
+        topic_alias_maximum: Some(limits.topic_alias_maximum).filter(|maximum| *maximum > 0),
         server_keep_alive_secs: Some(terms.keep_alive_secs)
             .filter(|agreed| *agreed != connect.keep_alive_secs),
         response_information: response_information.as_deref(),

@@ -31,6 +31,10 @@ pub struct Counters {
     pub bytes_sent: Counter,
     /// PUBLISH refused with a reason code, or not acknowledged where the version has none.
     pub publishes_refused: Counter,
+    /// Filters of SUBSCRIBE refused with a reason code.
+    pub subscriptions_refused: Counter,
+    /// Connections that ended before CONNECT was accepted: refused, malformed, or none in time.
+    pub connects_refused: Counter,
     /// Acknowledgements with an identifier that was not in use.
     pub acks_unknown: Counter,
     /// Bytes that this shard queued for sessions, less those that it took from queues. A session's owner is

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     codec::{Delivery, PacketId, QoS},
     message::Message,
-    session::{Attempt, Fit, Outgoing, Presence, Source, TakeSent},
+    session::{Attempt, Fit, Notice, Outgoing, Presence, Source, TakeSent},
     time::Timestamp,
     topic::TopicFilter,
 };
@@ -215,10 +215,7 @@ impl Shard {
     fn report_drop(&self, slot: u32, message: &Message, reason: DropReason, out: &mut Outputs) {
         self.counters().drop(reason, 1);
         let session = &self.sessions[slot as usize];
-        let bit = 1 << reason as usize;
-        let told = session.drops_told.get();
-        if told & bit == 0 {
-            session.drops_told.set(told | bit);
+        if session.is_news(Notice::Drop(reason as usize)) {
             let (client_id, topic) = (session.client_id().clone(), message.topic().clone());
             out.events.push(Event::Dropped { client_id, topic, reason });
         }

@@ -117,7 +117,7 @@ pub enum Event {
         /// QoS 1 and 2 messages that ended with it.
         undelivered: usize,
     },
-    /// A PUBLISH was refused.
+    /// The first PUBLISH of a connection that was refused with this code; further ones are counted.
     PublishRefused {
         /// The publisher.
         client_id: Arc<str>,
@@ -128,7 +128,7 @@ pub enum Event {
         /// Why, in words.
         why: &'static str,
     },
-    /// A subscription was refused.
+    /// The first subscription of a connection that was refused with this code; further ones are counted.
     SubscriptionRefused {
         /// The subscriber.
         client_id: Arc<str>,

@@ -33,7 +33,7 @@ pub use shared::{RetainedStore, Retaining, Shared};
 
 use crate::{
     acl::Principal,
-    codec::{Auth, DecodeError, Packet, ReasonCode},
+    codec::{Auth, DecodeError, Packet, PacketKind, ReasonCode},
     message::Message,
     session::{Fit, Link, LinkId, Outbox, Session, SessionState},
     time::Timestamp,
@@ -137,7 +137,7 @@ impl Shard {
                 Err(misbehaved(ReasonCode::ProtocolError, "AUTH without an authentication method in CONNECT"))
             }
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
-                Err(misbehaved(ReasonCode::ProtocolError, "a packet that only a server sends"))
+                Err(from_server_only())
             }
         };
         if let Err(cause) = result {
@@ -148,7 +148,14 @@ impl Shard {
 
     /// Bytes from a client that are not a packet. `[MQTT-4.13.1-1]`
     pub fn malformed(&mut self, now: Timestamp, id: LinkId, error: DecodeError, out: &mut Outputs) {
-        self.close(now, id, Cause::Malformed(error), out);
+        let cause = match error.packet {
+            // Whatever is in it, it must not come from a client.
+            Some(PacketKind::ConnAck | PacketKind::SubAck | PacketKind::UnsubAck | PacketKind::PingResp) => {
+                from_server_only()
+            }
+            _ => Cause::Malformed(error),
+        };
+        self.close(now, id, cause, out);
         self.end_turn(now, out);
     }
 
@@ -351,6 +358,10 @@ impl Outputs {
             self.touched.push(id);
         }
     }
+}
+
+fn from_server_only() -> Cause {
+    misbehaved(ReasonCode::ProtocolError, "a packet that only a server sends")
 }
 
 /// A cause that is the client's fault.

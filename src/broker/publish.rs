@@ -6,7 +6,7 @@ use crate::{
     acl::{Action, Decision},
     codec::{Delivery, PacketId, PayloadFormat, Publish, QoS, ReasonCode},
     message::Message,
-    session::{AliasError, Arrival, LinkId},
+    session::{AliasError, Arrival, LinkId, Notice},
     time::Timestamp,
 };
 
@@ -56,6 +56,8 @@ struct Accepted {
     is_matched: bool,
     /// The commit that its acknowledgement waits for.
     gate: Option<u64>,
+    /// What is delivered once it is acknowledged.
+    shares: Vec<Share>,
 }
 
 /// The number of a target that gets nothing.
@@ -99,6 +101,7 @@ impl Shard {
         match self.accept(now, &message, &route, Origin::Client { slot, received }, out) {
             Ok(accepted) => {
                 self.acknowledge_publish(id, slot, publish.delivery, &accepted, out);
+                accepted.shares.into_iter().for_each(|share| self.dispatch(now, &message, share, out));
                 Ok(())
             }
             Err(fault) => self.refuse(id, publish, topic, &fault, out),
@@ -202,8 +205,11 @@ impl Shard {
         let link = &self.links[id.slot as usize];
         let is_v5 = link.settings.version.is_v5();
         if let Some(slot) = link.session {
-            let client_id = self.sessions[slot as usize].client_id().clone();
-            out.events.push(Event::PublishRefused { client_id, topic, code, why });
+            let session = &self.sessions[slot as usize];
+            if session.is_news(Notice::PublishRefused(code)) {
+                let client_id = session.client_id().clone();
+                out.events.push(Event::PublishRefused { client_id, topic, code, why });
+            }
         }
         let is_fatal = match code {
             ReasonCode::NotAuthorized | ReasonCode::QuotaExceeded => false,
@@ -245,15 +251,19 @@ impl Shard {
         accepted: &Accepted,
         out: &mut Outputs,
     ) {
-        let reason =
-            if accepted.is_matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
-        let (kind, packet_id) = match delivery {
+        let (kind, packet_id, reason) = match delivery {
             Delivery::AtMostOnce => return,
-            Delivery::AtLeastOnce(packet_id) => (AckKind::PubAck, packet_id),
+            Delivery::AtLeastOnce(packet_id) if accepted.is_matched => {
+                (AckKind::PubAck, packet_id, ReasonCode::Success)
+            }
+            Delivery::AtLeastOnce(packet_id) => {
+                (AckKind::PubAck, packet_id, ReasonCode::NoMatchingSubscribers)
+            }
             Delivery::ExactlyOnce(packet_id) => {
                 let arrival = self.sessions[slot as usize].inbound.receive(packet_id);
                 debug_assert_eq!(arrival, Arrival::New, "a repeated message is not accepted twice");
-                (AckKind::PubRec, packet_id)
+                // Nothing of subscribers: the message may be delivered later, and to others.
+                (AckKind::PubRec, packet_id, ReasonCode::Success)
             }
         };
         self.acknowledge(id, AckDue { reason, ..AckDue::new(kind, packet_id) }, accepted.gate, out);
@@ -289,7 +299,7 @@ impl Shard {
                 let message = message.clone();
                 self.journal.lazy(Op::Append { message, retain: true, targets: Vec::new(), received: None });
             }
-            return Ok(Accepted { is_matched, gate: None });
+            return Ok(Accepted { is_matched, gate: None, shares: Vec::new() });
         }
         let mut durable = Vec::new();
         let shares: Vec<Share> = shares()
@@ -304,9 +314,13 @@ impl Shard {
                     self.sessions[slot as usize].deferred_until = commit;
                 }
             }
+            // The first step of the handshake leaves before what it sets off.
+            None if message.qos() == QoS::ExactlyOnce && matches!(origin, Origin::Client { .. }) => {
+                return Ok(Accepted { is_matched, gate, shares });
+            }
             None => shares.into_iter().for_each(|share| self.dispatch(now, message, share, out)),
         }
-        Ok(Accepted { is_matched, gate })
+        Ok(Accepted { is_matched, gate, shares: Vec::new() })
     }
 
     /// The commit that the delivery of a message waits for. A QoS 2 message must not arrive before it is

@@ -182,18 +182,18 @@ impl Router {
 
 /// The subscriptions of one session that match one topic, as one target: the message is sent once.
 fn merge(entries: &[Entry]) -> Target {
-    let mut target = merge_all(entries.iter());
+    let mut target = merge_all(&entries.iter());
     let local_count = entries.iter().filter(|entry| entry.subscription.options.no_local).count();
     if local_count == entries.len() {
         target.own = Own::Nothing;
     } else if local_count > 0 {
         let others = entries.iter().filter(|entry| !entry.subscription.options.no_local);
-        target.own = Own::Reduced(Box::new(merge_all(others)));
+        target.own = Own::Reduced(Box::new(merge_all(&others)));
     }
     target
 }
 
-fn merge_all<'a>(entries: impl Iterator<Item = &'a Entry> + Clone) -> Target {
+fn merge_all<'a>(entries: &(impl Iterator<Item = &'a Entry> + Clone)) -> Target {
     let options = entries.clone().map(|entry| entry.subscription.options);
     let ids: Vec<NonZeroU32> = entries.clone().filter_map(|entry| entry.subscription.id).collect();
     let first = entries.clone().next().expect("a session is a target only if a subscription of it matches");

@@ -8,7 +8,7 @@ use crate::{
         AckProperties, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions,
         UnsubAck, Unsubscribe,
     },
-    session::{LinkId, Outgoing, SessionHandle, Source, Subscription, TakeSent},
+    session::{LinkId, Notice, Outgoing, SessionHandle, Source, Subscription, TakeSent},
     time::Timestamp,
     topic::{TopicError, TopicFilter},
 };
@@ -127,8 +127,12 @@ impl Shard {
         code: ReasonCode,
         out: &mut Outputs,
     ) -> u8 {
-        let client_id = self.sessions[slot as usize].client_id().clone();
-        out.events.push(Event::SubscriptionRefused { client_id, filter: filter.into(), code });
+        let session = &self.sessions[slot as usize];
+        if session.is_news(Notice::SubscriptionRefused(code)) {
+            let client_id = session.client_id().clone();
+            out.events.push(Event::SubscriptionRefused { client_id, filter: filter.into(), code });
+        }
+        self.counters().subscriptions_refused.add(1);
         // [MQTT-3.1.1/3.9.3-2]
         if self.links[id.slot as usize].settings.version.is_v5() { code as u8 } else { 0x80 }
     }

@@ -23,6 +23,8 @@ pub fn messages(shared: &Shared, uptime_secs: u64) -> Vec<Message> {
         ("clients/total", sessions.to_string()),
         ("connections/accepted", sum(|counters| counters.connects.value())),
         ("connections/misbehaved", sum(|counters| counters.misbehaved.value())),
+        ("connections/refused", sum(|counters| counters.connects_refused.value())),
+        ("subscriptions/refused", sum(|counters| counters.subscriptions_refused.value())),
         ("messages/received", sum(|counters| counters.packets_received.value())),
         ("publish/messages/received", sum(|counters| total(&counters.publishes_received))),
         ("publish/messages/sent", sum(|counters| total(&counters.publishes_sent))),

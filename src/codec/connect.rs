@@ -298,8 +298,8 @@ impl<'a> Connect<'a> {
 }
 
 fn check_flags(flags: u8, version: Version) -> Result<(), DecodeErrorKind> {
-    // [MQTT-3.1.2-3]
-    if flags & flag::RESERVED != 0 {
+    // [MQTT-3.1.2-3]; MQTT 3.1 says nothing of this bit.
+    if flags & flag::RESERVED != 0 && version != Version::V31 {
         return Err(DecodeErrorKind::ConnectFlagsReserved);
     }
     // [MQTT-3.1.2-12]

@@ -135,6 +135,9 @@ impl DecodeError {
             | Kind::PropertyUnknown(_)
             | Kind::PropertyNotAllowed(_)
             | Kind::FilterEmpty
+            // 0x90 is for names that are correctly formed and yet not accepted.
+            | Kind::TopicNameEmpty(_)
+            | Kind::TopicNameWildcard(_)
             | Kind::SubscriptionOptionsReserved => ReasonCode::MalformedPacket,
 
             Kind::PacketIdZero
@@ -156,7 +159,6 @@ impl DecodeError {
             Kind::PropertyZero(PropertyId::TopicAlias) => ReasonCode::TopicAliasInvalid,
             Kind::PropertyZero(_) => ReasonCode::ProtocolError,
             Kind::ProtocolName | Kind::UnsupportedVersion { .. } => ReasonCode::UnsupportedProtocolVersion,
-            Kind::TopicNameEmpty(_) | Kind::TopicNameWildcard(_) => ReasonCode::TopicNameInvalid,
             Kind::PacketTooLarge { .. } => ReasonCode::PacketTooLarge,
         }
     }

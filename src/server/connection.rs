@@ -25,7 +25,7 @@ use crate::{
 
 use super::{
     cell::ShardCell,
-    handshake::Arrival,
+    handshake::{self, Arrival},
     reauthentication::{Outcome, Reauthentication},
 };
 
@@ -83,14 +83,9 @@ async fn run(cell: &Rc<ShardCell>, arrival: Arrival) {
     let id = match cell.turn(|shard, now, out| shard.connect(now, &admission, out)) {
         Ok(id) => id,
         Err(refusal) => {
-            let answer = refusal.conn_ack(connect.version).map(|packet| {
-                let mut bytes = Vec::new();
-                codec::encode(&packet, connect.version, &mut bytes);
-                bytes
-            });
-            if stream.write_all(&answer.unwrap_or_default()).await.is_ok() && stream.flush().await.is_ok() {
-                linger(&mut stream).await;
-            }
+            handshake::refuse(&mut stream, &connect, &refusal).await;
+            linger(&mut stream).await;
+            cell.look(|shard| shard.counters().connects_refused.add(1));
             tracing::info!(target: "dunlin::client", client = %client_id, code = %refusal.code, "refused: {}", refusal.why);
             return;
         }
@@ -190,7 +185,7 @@ impl Connection {
             if let Some(authenticating) = &mut self.authenticating {
                 let (state, outcome) = ready!(authenticating.as_mut().poll(cx));
                 self.authenticating = None;
-                self.conclude(state, outcome);
+                self.conclude(state, &outcome);
                 continue;
             }
             if !self.cell.look(|shard| shard.may_read(self.id)) {
@@ -355,8 +350,8 @@ impl Connection {
     }
 
     /// A step of re-authentication is decided.
-    fn conclude(&mut self, state: Box<Reauthentication>, outcome: Outcome) {
-        self.cell.turn_of(self.id, |shard, now, out| match &outcome {
+    fn conclude(&mut self, state: Box<Reauthentication>, outcome: &Outcome) {
+        self.cell.turn_of(self.id, |shard, now, out| match outcome {
             Outcome::Answer { reason, data, principal } => {
                 if let Some(principal) = principal {
                     shard.set_principal(self.id, principal.clone());

@@ -1,6 +1,6 @@
 //! From an accepted socket to an authenticated CONNECT.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, num::NonZeroU32, sync::Arc};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -10,7 +10,7 @@ use crate::{
     broker::{Refusal, admit},
     codec::{
         self, Auth, AuthProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, DecodeError, Decoded,
-        Packet, ReasonCode, Version,
+        PACKET_BYTES_LIMIT, Packet, ReasonCode, Version,
     },
     net::{Stream, UpgradeError},
 };
@@ -121,7 +121,7 @@ async fn admit_client(
         Ok(len) => len,
         Err(Failure::Malformed(error)) => {
             if let Some((packet, version)) = malformed_conn_ack(&error) {
-                send(stream, &packet, version).await;
+                send(stream, &packet, version, PACKET_BYTES_LIMIT).await;
             }
             return Err(Failure::Malformed(error));
         }
@@ -135,11 +135,8 @@ async fn admit_client(
         return Err(Failure::NotConnect);
     };
     let result = authenticate(common, stream, bytes, &connect, door).await;
-    if let Err(Failure::Refused { refusal, .. }) = &result
-        && let Some(packet) = refusal.conn_ack(connect.version)
-    {
-        // [MQTT-3.2.2-7] [MQTT-3.1.1/3.2.2-5]
-        send(stream, &packet, connect.version).await;
+    if let Err(Failure::Refused { refusal, .. }) = &result {
+        refuse(stream, &connect, refusal).await;
     }
     // What came behind CONNECT stays behind it.
     let rest = std::mem::replace(bytes, connect_bytes);
@@ -161,7 +158,7 @@ async fn authenticate(
     // [MQTT-3.1.3-6] [MQTT-3.2.2-16]
     let client_id: Box<str> =
         if is_assigned { common.assign_client_id().into() } else { connect.client_id.into() };
-    let peer = stream.peer().clone();
+    let peer = *stream.peer();
     let credentials = Credentials {
         client_id: &client_id,
         user_name: connect.user_name,
@@ -184,7 +181,7 @@ async fn authenticate(
                 let why = "the authentication method is not supported";
                 return Err(refused(Refusal::new(ReasonCode::BadAuthenticationMethod, why)));
             };
-            converse(stream, bytes, method, connect.properties.authentication_data, &mut *exchange)
+            converse(stream, bytes, connect, method, &mut *exchange)
                 .await?
                 .map_err(|denial| log_denial(&client_id, denial))
                 .map_err(denied)?
@@ -194,15 +191,14 @@ async fn authenticate(
 }
 
 /// Enhanced authentication: AUTH packets to and fro until one side is content. `[MQTT-4.12.0-2]`
-#[expect(clippy::type_complexity, reason = "the inner error is a decision, the outer one an accident")]
 async fn converse(
     stream: &mut Stream,
     bytes: &mut Vec<u8>,
+    connect: &Connect<'_>,
     method: &str,
-    first: Option<&[u8]>,
     exchange: &mut dyn Exchange,
 ) -> Result<Result<(Principal, Option<Vec<u8>>), Denial>, Failure> {
-    let mut step = exchange.step(first).await;
+    let mut step = exchange.step(connect.properties.authentication_data).await;
     loop {
         let data = match step {
             Step::Success(principal, data) => return Ok(Ok((principal, data))),
@@ -212,12 +208,8 @@ async fn converse(
         // [MQTT-4.12.0-5]
         let properties =
             AuthProperties { method: Some(method), data: Some(&data), ..AuthProperties::default() };
-        send(
-            stream,
-            &Packet::Auth(Auth { reason: ReasonCode::ContinueAuthentication, properties }),
-            Version::V5,
-        )
-        .await;
+        let packet = Packet::Auth(Auth { reason: ReasonCode::ContinueAuthentication, properties });
+        send(stream, &packet, Version::V5, packet_bytes_max(connect)).await;
         let len = read_packet(stream, bytes, Version::V5, AUTH_BYTES_MAX).await?;
         let answer: Vec<u8> = bytes.drain(..len).collect();
         step = match codec::decode(&answer, Version::V5, AUTH_BYTES_MAX) {
@@ -258,10 +250,24 @@ async fn read_packet(
     }
 }
 
-/// Sends a packet before there is a session. The connection is closed next anyway if that fails.
-async fn send(stream: &mut Stream, packet: &Packet<'_>, version: Version) {
+/// Answers a CONNECT that is refused. The caller closes the connection. `[MQTT-3.2.2-7]`
+/// `[MQTT-3.1.1/3.2.2-5]`
+pub(crate) async fn refuse(stream: &mut Stream, connect: &Connect<'_>, refusal: &Refusal) {
+    if let Some(packet) = refusal.conn_ack(connect.version) {
+        send(stream, &packet, connect.version, packet_bytes_max(connect)).await;
+    }
+}
+
+/// The largest packet in bytes that a client takes.
+fn packet_bytes_max(connect: &Connect<'_>) -> u32 {
+    connect.properties.packet_bytes_max.map_or(PACKET_BYTES_LIMIT, NonZeroU32::get)
+}
+
+/// Sends a packet before there is a session, unless it is too large for the client. `[MQTT-3.1.2-24]` The
+/// connection is closed next anyway if that fails.
+async fn send(stream: &mut Stream, packet: &Packet<'_>, version: Version, packet_bytes_max: u32) {
     let mut bytes = Vec::new();
-    codec::encode(packet, version, &mut bytes);
+    codec::encode_within(packet, version, packet_bytes_max, &mut bytes);
     if stream.write_all(&bytes).await.is_ok() {
         let _: io::Result<()> = stream.flush().await;
     }

@@ -10,11 +10,17 @@ use std::{
 };
 
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::net::{Acceptor, PreparedTransport, Socket, is_resource_exhaustion};
 
-use super::{Common, cell::ShardCell, connection, handshake, mailbox::Mail};
+use super::{
+    Common,
+    cell::ShardCell,
+    connection,
+    handshake::{self, Failure},
+    mailbox::Mail,
+};
 
 /// What is known of a listener once it is open.
 pub(crate) struct Door {
@@ -105,16 +111,22 @@ fn greet(
 ) {
     let (cell, door) = (cell.clone(), door.clone());
     tokio::task::spawn_local(async move {
-        let peer = socket.peer().clone();
+        let peer = *socket.peer();
         let name = door.name.clone();
         let limit = cell.common.shared.limits.connect_timeout;
         match timeout(limit, handshake::greet(&cell.common, socket, door, entry)).await {
             Ok(Ok(arrival)) => send_home(&cell, arrival),
-            Ok(Err(failure)) => {
+            // A probe that goes away without a word, or a client that gave up.
+            Ok(Err(failure @ Failure::Io(_))) => {
                 debug!(target: "dunlin::listener", listener = name, %peer, "not connected: {failure}");
             }
+            Ok(Err(failure)) => {
+                cell.look(|shard| shard.counters().connects_refused.add(1));
+                info!(target: "dunlin::listener", listener = name, %peer, "not connected: {failure}");
+            }
             Err(_) => {
-                debug!(target: "dunlin::listener", listener = name, %peer, "not connected: no CONNECT in time");
+                cell.look(|shard| shard.counters().connects_refused.add(1));
+                info!(target: "dunlin::listener", listener = name, %peer, "not connected: no CONNECT in time");
             }
         }
         drop(permit);

@@ -19,10 +19,10 @@ pub(crate) fn event(event: &Event) {
             info!(target: "dunlin::client", client = %client_id, undelivered, "session ended before all was delivered");
         }
         Event::PublishRefused { client_id, topic, code, why } => {
-            warn!(target: "dunlin::client", client = %client_id, %topic, %code, "PUBLISH refused: {why}");
+            warn!(target: "dunlin::client", client = %client_id, %topic, %code, "PUBLISH refused, further ones are only counted: {why}");
         }
         Event::SubscriptionRefused { client_id, filter, code } => {
-            warn!(target: "dunlin::client", client = %client_id, filter, %code, "SUBSCRIBE refused");
+            warn!(target: "dunlin::client", client = %client_id, filter, %code, "subscription refused; further ones are only counted");
         }
         Event::Dropped { client_id, topic, reason } => {
             let reason = reason.name();

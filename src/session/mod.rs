@@ -19,7 +19,12 @@ pub use outbound::{AckError, Attempt, Outbound, Outgoing, TakeSent};
 pub use outbox::Outbox;
 pub use transient::{Source, Transient};
 
-use crate::{codec::SubscriptionOptions, message::Message, time::Timestamp, topic::TopicFilter};
+use crate::{
+    codec::{ReasonCode, SubscriptionOptions},
+    message::Message,
+    time::Timestamp,
+    topic::TopicFilter,
+};
 
 /// The state that the broker keeps for one client identifier.
 #[derive(Debug)]
@@ -44,8 +49,20 @@ pub struct Session {
     pub will: Option<Arc<StoredWill>>,
     /// The timer of the session, if one runs: for its will or for its end, whichever comes first.
     pub timer: Option<Timestamp>,
-    /// Reasons of drops that the log was told of since the connection began, a bit each.
-    pub drops_told: Cell<u32>,
+    /// What the log was told of since the connection began, a bit for each [`Notice`].
+    pub told: Cell<u128>,
+}
+
+/// Something that the log is told of once a connection, and that is only counted from then on: a client
+/// must not be able to fill the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A delivery was given up, for the reason with this number, below 32.
+    Drop(usize),
+    /// A PUBLISH was refused.
+    PublishRefused(ReasonCode),
+    /// A subscription was refused.
+    SubscriptionRefused(ReasonCode),
 }
 
 /// Whether a session has a connection.
@@ -91,13 +108,25 @@ impl Session {
             deferred_until: 0,
             will: None,
             timer: None,
-            drops_told: Cell::new(0),
+            told: Cell::new(0),
         }
     }
 
     /// The client identifier.
     pub fn client_id(&self) -> &Arc<str> {
         &self.handle.client_id
+    }
+
+    /// True the first time on a connection that it is asked for a notice.
+    pub fn is_news(&self, notice: Notice) -> bool {
+        let bit = match notice {
+            Notice::Drop(reason) => reason,
+            Notice::PublishRefused(code) => 32 + usize::from(code as u8 % 48),
+            Notice::SubscriptionRefused(code) => 80 + usize::from(code as u8 % 48),
+        };
+        let told = self.told.get();
+        self.told.set(told | 1 << bit);
+        told & 1 << bit == 0
     }
 
     /// Its connection, if it has one.

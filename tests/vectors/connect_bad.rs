@@ -101,9 +101,9 @@ fn payload() -> Vec<Row> {
         bad("will topic that is not UTF-8", ALL, "10[ ('MQTT') 04 06 003C ('c') (C1BF) ('bye') ]", E::Utf8("will topic"), 0x81),
         bad("will topic with a null character", ALL, "10[ ('MQTT') 04 06 003C ('c') ('w' 00) ('bye') ]", E::NulCharacter("will topic"), 0x81),
         // [MQTT-4.7.0-1], [MQTT-4.7.3-1]
-        bad("will topic that is empty", ALL, "10[ ('MQTT') 04 06 003C ('c') () ('bye') ]", E::TopicNameEmpty("will topic"), 0x90),
-        bad("will topic with #", ALL, "10[ ('MQTT') 04 06 003C ('c') ('w/#') ('bye') ]", E::TopicNameWildcard("will topic"), 0x90),
-        bad("will topic of v5 with +", ALL, "10[ ('MQTT') 05 06 003C [] ('c') [] ('+/w') ('bye') ]", E::TopicNameWildcard("will topic"), 0x90),
+        bad("will topic that is empty", ALL, "10[ ('MQTT') 04 06 003C ('c') () ('bye') ]", E::TopicNameEmpty("will topic"), 0x81),
+        bad("will topic with #", ALL, "10[ ('MQTT') 04 06 003C ('c') ('w/#') ('bye') ]", E::TopicNameWildcard("will topic"), 0x81),
+        bad("will topic of v5 with +", ALL, "10[ ('MQTT') 05 06 003C [] ('c') [] ('+/w') ('bye') ]", E::TopicNameWildcard("will topic"), 0x81),
     ]
 }
 
@@ -147,7 +147,7 @@ fn will_properties() -> Vec<Row> {
         bad("payload format 2 of a will", ALL, "10[ ('MQTT') 05 06 003C [] ('c') [01 02] ('w') ('bye') ]", E::PropertyValue(P::PayloadFormat, 2), 0x82),
         bad("session expiry among the properties of the will", ALL, "10[ ('MQTT') 05 06 003C [] ('c') [11 00000001] ('w') ('bye') ]", E::PropertyNotAllowed(P::SessionExpiry), 0x81),
         bad("topic alias of a will", ALL, "10[ ('MQTT') 05 06 003C [] ('c') [23 0001] ('w') ('bye') ]", E::PropertyNotAllowed(P::TopicAlias), 0x81),
-        bad("response topic of a will with a wildcard", ALL, "10[ ('MQTT') 05 06 003C [] ('c') [08('r/+')] ('w') ('bye') ]", E::TopicNameWildcard("response topic"), 0x90),
+        bad("response topic of a will with a wildcard", ALL, "10[ ('MQTT') 05 06 003C [] ('c') [08('r/+')] ('w') ('bye') ]", E::TopicNameWildcard("response topic"), 0x81),
         bad("will properties longer than the packet", ALL, "10[ ('MQTT') 05 06 003C [] ('c') 7F ('w') ('bye') ]", E::Truncated("properties"), 0x81),
     ]
 }

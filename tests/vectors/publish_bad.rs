@@ -23,14 +23,14 @@ fn heads() -> Vec<Row> {
         bad("PUBLISH at QoS 1 with packet identifier 0", V3, "32[ ('a') 0000 'hi' ]", E::PacketIdZero, 0x82),
         bad("PUBLISH at QoS 2 with packet identifier 0", V5, "34[ ('a') 0000 [] 'hi' ]", E::PacketIdZero, 0x82),
         // [MQTT-4.7.3-1]
-        bad("topic name that is empty", V3, "30[ () 'hi' ]", E::TopicNameEmpty(topic), 0x90),
+        bad("topic name that is empty", V3, "30[ () 'hi' ]", E::TopicNameEmpty(topic), 0x81),
         bad("neither topic name nor alias", V5, "30[ () [] 'hi' ]", E::TopicMissing, 0x82),
         bad("no topic name nor alias, but other properties", V5, "32[ () 0001 [01 01] 'hi' ]", E::TopicMissing, 0x82),
         // [MQTT-3.3.2-2]
-        bad("topic name with #", ALL, "30[ ('a/#') 00 ]", E::TopicNameWildcard(topic), 0x90),
-        bad("topic name with +", ALL, "30[ ('a/+/b') 00 ]", E::TopicNameWildcard(topic), 0x90),
-        bad("topic name with + inside a level", ALL, "30[ ('a+b') 00 ]", E::TopicNameWildcard(topic), 0x90),
-        bad("topic name of # alone", ALL, "30[ ('#') 00 ]", E::TopicNameWildcard(topic), 0x90),
+        bad("topic name with #", ALL, "30[ ('a/#') 00 ]", E::TopicNameWildcard(topic), 0x81),
+        bad("topic name with +", ALL, "30[ ('a/+/b') 00 ]", E::TopicNameWildcard(topic), 0x81),
+        bad("topic name with + inside a level", ALL, "30[ ('a+b') 00 ]", E::TopicNameWildcard(topic), 0x81),
+        bad("topic name of # alone", ALL, "30[ ('#') 00 ]", E::TopicNameWildcard(topic), 0x81),
         // [MQTT-1.5.4-2], [MQTT-4.7.3-2]
         bad("topic name with a null character", ALL, "30[ ('a' 00 'b') 00 ]", E::NulCharacter(topic), 0x81),
         bad("topic name with null and wildcard", ALL, "30[ ('#' 00) 00 ]", E::NulCharacter(topic), 0x81),
@@ -70,9 +70,9 @@ fn properties() -> Vec<Row> {
         bad("content type that is not UTF-8", V5, "30[ ('t') [03(EDA080)] 'p' ]", E::Utf8("content type"), 0x81),
         bad("response topic twice", V5, "30[ ('t') [08('a') 08('a')] 'p' ]", E::PropertyRepeated(P::ResponseTopic), 0x82),
         // [MQTT-3.3.2-14]
-        bad("response topic with #", V5, "30[ ('t') [08('r/#')] 'p' ]", E::TopicNameWildcard("response topic"), 0x90),
-        bad("response topic with +", V5, "30[ ('t') [08('+')] 'p' ]", E::TopicNameWildcard("response topic"), 0x90),
-        bad("response topic that is empty", V5, "30[ ('t') [08()] 'p' ]", E::TopicNameEmpty("response topic"), 0x90),
+        bad("response topic with #", V5, "30[ ('t') [08('r/#')] 'p' ]", E::TopicNameWildcard("response topic"), 0x81),
+        bad("response topic with +", V5, "30[ ('t') [08('+')] 'p' ]", E::TopicNameWildcard("response topic"), 0x81),
+        bad("response topic that is empty", V5, "30[ ('t') [08()] 'p' ]", E::TopicNameEmpty("response topic"), 0x81),
         // [MQTT-3.3.2-13]
         bad("response topic that is not UTF-8", V5, "30[ ('t') [08(FE)] 'p' ]", E::Utf8("response topic"), 0x81),
         bad("correlation data twice", V5, "30[ ('t') [09() 09()] 'p' ]", E::PropertyRepeated(P::CorrelationData), 0x82),
