@@ -63,7 +63,7 @@ impl Client {
     /// A packet identifier that it has not used yet.
     pub(crate) fn next_id(&self) -> u16 {
         self.with_peer(|peer| {
-            peer.last_id += 1;
+            peer.last_id = peer.last_id.checked_add(1).unwrap_or(1);
             peer.last_id
         })
     }
