@@ -6,6 +6,7 @@ mod world;
 mod spec {
     mod alias;
     mod connect;
+    mod coverage;
     mod disconnect;
     mod expiry;
     mod flow_control;
@@ -13,6 +14,7 @@ mod spec {
     mod keep_alive;
     mod limits;
     mod malformed;
+    mod model;
     mod multi_shard;
     mod ordering;
     mod properties;

@@ -61,6 +61,7 @@ fn an_accepted_connect_is_answered_by_one_conn_ack_before_anything_else() {
     });
 }
 
+// [MQTT-3.2.2-9]
 #[test]
 fn conn_ack_tells_what_the_broker_can_do() {
     let world = World::limited(|limits| {
@@ -75,7 +76,7 @@ fn conn_ack_tells_what_the_broker_can_do() {
         assert_eq!(properties.receive_maximum.map(|maximum| maximum.get()), Some(7));
         assert_eq!(properties.packet_bytes_max.map(|maximum| maximum.get()), Some(1000));
         assert_eq!(properties.topic_alias_maximum, Some(5));
-        // [MQTT-3.2.2-9] QoS 2 is the highest there is.
+        // QoS 2 is the highest there is.
         assert_eq!(properties.maximum_qos, None);
         for available in [
             properties.retain_available,
