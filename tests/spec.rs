@@ -4,10 +4,26 @@
 mod world;
 
 mod spec {
+    mod alias;
     mod connect;
+    mod coverage;
+    mod disconnect;
+    mod expiry;
+    mod flow_control;
     mod gating;
+    mod keep_alive;
     mod limits;
+    mod malformed;
+    mod model;
+    mod multi_shard;
+    mod ordering;
+    mod properties;
+    mod publish;
+    mod retained;
     mod session;
     mod shared;
     mod size;
+    mod subscribe;
+    mod unsubscribe;
+    mod will;
 }

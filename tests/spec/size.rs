@@ -138,3 +138,13 @@ fn a_packet_over_the_brokers_limit_is_refused_before_its_body_has_come() {
         world.assert_accounting();
     });
 }
+
+// [MQTT-3.15.2-2] [MQTT-3.15.2-3]
+#[test]
+fn an_auth_that_would_get_too_large_loses_its_reason_string() {
+    let world = World::new();
+    let client = world.connect(Setup::v5("c").packet_max(40));
+    // The harness refuses what is too large.
+    client.authenticate(&"x".repeat(100));
+    client.expect(&Got::Auth { code: ReasonCode::ContinueAuthentication as u8 });
+}

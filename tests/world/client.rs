@@ -5,9 +5,9 @@ use std::num::{NonZeroU16, NonZeroU32};
 use dunlin::{
     broker::Cause,
     codec::{
-        self, Ack, AckProperties, Delivery, Disconnect, DisconnectProperties, Packet, PacketId, PacketKind,
-        Publish, PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilters, SubscribeProperties,
-        SubscriptionOptions, Unsubscribe, UnsubscribeFilters, UserProperties, Version,
+        self, Ack, AckProperties, Auth, AuthProperties, Delivery, Disconnect, DisconnectProperties, Packet,
+        PacketId, PacketKind, Publish, PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilters,
+        SubscribeProperties, SubscriptionOptions, Unsubscribe, UnsubscribeFilters, UserProperties, Version,
     },
 };
 
@@ -63,7 +63,7 @@ impl Client {
     /// A packet identifier that it has not used yet.
     pub(crate) fn next_id(&self) -> u16 {
         self.with_peer(|peer| {
-            peer.last_id += 1;
+            peer.last_id = peer.last_id.checked_add(1).unwrap_or(1);
             peer.last_id
         })
     }
@@ -196,6 +196,22 @@ impl Client {
     pub(crate) fn disconnect_with(&self, reason: ReasonCode, session_expiry_secs: Option<u32>) {
         let properties = DisconnectProperties { session_expiry_secs, ..DisconnectProperties::default() };
         self.send(&Packet::Disconnect(Disconnect { reason, properties }));
+    }
+
+    /// The broker sends it AUTH with this reason string.
+    pub(crate) fn authenticate(&self, reason_string: &str) {
+        let mut inner = self.world.0.borrow_mut();
+        let inner = &mut *inner;
+        let (index, link) = inner.peers[self.peer].link.expect("the client is connected");
+        let node = &mut inner.nodes[index];
+        let properties = AuthProperties {
+            method: Some("m"),
+            reason_string: Some(reason_string),
+            ..AuthProperties::default()
+        };
+        let auth = Auth { reason: ReasonCode::ContinueAuthentication, properties };
+        node.shard.authenticate(link, &auth, &mut node.out);
+        inner.settle();
     }
 
     /// The connection fails.

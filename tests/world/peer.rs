@@ -155,7 +155,8 @@ impl Peer {
         let Some(id) = publish.delivery.packet_id() else { return };
         let before = self.inflight.insert(id.get(), publish.delivery.qos());
         assert_eq!(before, None, "packet identifier {id} is in use on this connection");
-        let maximum = self.setup.receive_maximum.unwrap_or(u16::MAX);
+        let said = self.setup.receive_maximum.filter(|_| self.setup.version.is_v5());
+        let maximum = said.unwrap_or(u16::MAX);
         assert!(self.inflight.len() <= usize::from(maximum), "more PUBLISH than the Receive Maximum");
     }
 
