@@ -38,14 +38,13 @@ pub trait Authorize: Send + Sync {
 }
 
 /// The rules of a broker without rules: everything but publishing to `$SYS`, which is the broker's own, and
-/// to `$share`, where nobody could ever subscribe.
+/// below `$share`, where nobody could ever subscribe.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Open;
 
 impl Authorize for Open {
     fn decide(&self, _: &Principal, _: &str, action: Action, topic: &str) -> Decision {
-        let first_level = topic.split('/').next().unwrap_or_default();
-        let is_taken = matches!(first_level, "$SYS" | "$share");
+        let is_taken = topic == "$SYS" || topic.starts_with("$SYS/") || topic.starts_with("$share/");
         match action {
             Action::Publish if is_taken => Decision::Denied,
             Action::Publish | Action::Subscribe => Decision::Allowed,

@@ -56,8 +56,9 @@ struct Accepted {
     is_matched: bool,
     /// The commit that its acknowledgement waits for.
     gate: Option<u64>,
-    /// What is delivered once it is acknowledged.
+    /// What is delivered behind the acknowledgement, and the commit that this waits for.
     shares: Vec<Share>,
+    deferral: Option<u64>,
 }
 
 /// The number of a target that gets nothing.
@@ -101,7 +102,7 @@ impl Shard {
         match self.accept(now, &message, &route, Origin::Client { slot, received }, out) {
             Ok(accepted) => {
                 self.acknowledge_publish(id, slot, publish.delivery, &accepted, out);
-                accepted.shares.into_iter().for_each(|share| self.dispatch(now, &message, share, out));
+                self.deliver_behind_ack(now, slot, &message, accepted, out);
                 Ok(())
             }
             Err(fault) => self.refuse(id, publish, topic, &fault, out),
@@ -299,28 +300,54 @@ impl Shard {
                 let message = message.clone();
                 self.journal.lazy(Op::Append { message, retain: true, targets: Vec::new(), received: None });
             }
-            return Ok(Accepted { is_matched, gate: None, shares: Vec::new() });
+            return Ok(Accepted { is_matched, gate: None, shares: Vec::new(), deferral: None });
         }
         let mut durable = Vec::new();
         let shares: Vec<Share> = shares()
             .map(|(shard, targets)| self.reserve(message, *shard, targets, origin, &mut durable))
             .collect();
         let gate = self.journal_message(message, durable, origin);
-        match self.deferral(message, gate, origin) {
+        let deferral = self.deferral(message, gate, origin);
+        if message.qos() == QoS::ExactlyOnce && matches!(origin, Origin::Client { .. }) {
+            return Ok(Accepted { is_matched, gate, shares, deferral });
+        }
+        self.dispatch_at(now, message, shares, deferral, out);
+        Ok(Accepted { is_matched, gate, shares: Vec::new(), deferral: None })
+    }
+
+    /// Delivers a QoS 2 message of a client: PUBREC leaves before what it sets off.
+    fn deliver_behind_ack(
+        &mut self,
+        now: Timestamp,
+        slot: u32,
+        message: &Arc<Message>,
+        accepted: Accepted,
+        out: &mut Outputs,
+    ) {
+        if let Some(commit) = self.dispatch_at(now, message, accepted.shares, accepted.deferral, out) {
+            self.sessions[slot as usize].deferred_until = commit;
+        }
+    }
+
+    /// Delivers a message at once or after a commit. Returns the commit that it waits for.
+    fn dispatch_at(
+        &mut self,
+        now: Timestamp,
+        message: &Arc<Message>,
+        shares: Vec<Share>,
+        deferral: Option<u64>,
+        out: &mut Outputs,
+    ) -> Option<u64> {
+        match deferral {
             Some(commit) => {
                 let deferred = Box::new(Deferred { message: message.clone(), shares });
-                let commit = self.journal.wait(commit, Gate::Deliver(deferred));
-                if let Origin::Client { slot, .. } = origin {
-                    self.sessions[slot as usize].deferred_until = commit;
-                }
+                Some(self.journal.wait(commit, Gate::Deliver(deferred)))
             }
-            // The first step of the handshake leaves before what it sets off.
-            None if message.qos() == QoS::ExactlyOnce && matches!(origin, Origin::Client { .. }) => {
-                return Ok(Accepted { is_matched, gate, shares });
+            None => {
+                shares.into_iter().for_each(|share| self.dispatch(now, message, share, out));
+                None
             }
-            None => shares.into_iter().for_each(|share| self.dispatch(now, message, share, out)),
         }
-        Ok(Accepted { is_matched, gate, shares: Vec::new() })
     }
 
     /// The commit that the delivery of a message waits for. A QoS 2 message must not arrive before it is

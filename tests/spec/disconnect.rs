@@ -1,6 +1,6 @@
 //! DISCONNECT, both ways.
 
-use dunlin::codec::{self, Disconnect, DisconnectProperties, Packet, QoS, ReasonCode, Version};
+use dunlin::codec::{self, Packet, QoS, ReasonCode, Version};
 
 use crate::world::{Setup, World, all, both};
 
@@ -56,15 +56,6 @@ fn packets_that_only_a_server_sends_are_a_protocol_error() {
             client.expect_closed(ReasonCode::ProtocolError);
         }
     });
-}
-
-#[test]
-fn a_server_reference_from_a_client_is_a_protocol_error() {
-    let world = World::new();
-    let client = world.connect(Setup::v5("c"));
-    let properties = DisconnectProperties { server_reference: Some("x"), ..DisconnectProperties::default() };
-    client.send(&Packet::Disconnect(Disconnect { reason: ReasonCode::Success, properties }));
-    client.expect_closed(ReasonCode::ProtocolError);
 }
 
 #[test]

@@ -174,7 +174,7 @@ fn packet_identifier_0_is_refused() {
 // [MQTT-3.1.1/3.3.2-2] [MQTT-3.1.1/4.7.1-1] [MQTT-3.1.1/4.7.3-1]
 #[test]
 fn topic_names_have_a_character_and_no_wildcard() {
-    let invalid = ReasonCode::TopicNameInvalid;
+    let invalid = ReasonCode::MalformedPacket;
     closes(
         Version::V311,
         &[

@@ -30,7 +30,8 @@ fn a_publish_is_answered_as_its_qos_asks() {
         client.publish_as(11, "t", "x", QoS::AtLeastOnce, |_| {});
         client.expect_code(PacketKind::PubAck, 11, nobody(version));
         client.publish_as(65_535, "t", "x", QoS::ExactlyOnce, |_| {});
-        client.expect_code(PacketKind::PubRec, 65_535, nobody(version));
+        // PUBREC leaves before the message does, and tells nothing of who gets it.
+        client.expect_ack(PacketKind::PubRec, 65_535);
         client.ack(PacketKind::PubRel, 65_535);
         client.expect_ack(PacketKind::PubComp, 65_535);
         client.expect_nothing();

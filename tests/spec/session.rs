@@ -54,6 +54,7 @@ fn a_clean_start_throws_the_session_before_away() {
         client.expect_nothing();
         client.subscribe("u", QoS::ExactlyOnce);
         client.publish_as(7, "u", "y", QoS::ExactlyOnce, |_| {});
+        client.expect_ack(PacketKind::PubRec, 7);
         client.expect_publish("u", "y");
         world.assert_accounting();
         client.disconnect();

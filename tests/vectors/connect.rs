@@ -83,6 +83,8 @@ fn before_v5() -> Vec<Row> {
         good("CONNECT of MQTT 3.1 with user name and password", ALL, "10[ ('MQIsdp') 03 C2 003C ('c') ('u') ('p') ]",
             packet(Connect { user_name: Some("u"), password: Some(b"p"), ..v31.clone() })),
         // MQTT 3.1: the remaining length takes precedence over the flags of user name and password.
+        legal("CONNECT of MQTT 3.1 with the bit that later versions reserve", ALL, "10[ ('MQIsdp') 03 03 003C ('c') ]",
+            packet(v31.clone()), "10[ ('MQIsdp') 03 02 003C ('c') ]"),
         legal("CONNECT of MQTT 3.1 whose flagged user name is missing", ALL, "10[ ('MQIsdp') 03 82 003C ('c') ]",
             packet(v31.clone()), "10[ ('MQIsdp') 03 02 003C ('c') ]"),
         legal("CONNECT of MQTT 3.1 whose flagged password is missing", ALL, "10[ ('MQIsdp') 03 C2 003C ('c') ('u') ]",

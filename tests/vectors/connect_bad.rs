@@ -52,7 +52,6 @@ fn protocol() -> Vec<Row> {
 fn flags() -> Vec<Row> {
     vec![
         // [MQTT-3.1.2-3]
-        bad("reserved connect flag of MQTT 3.1", ALL, "10[ ('MQIsdp') 03 03 003C ('c') ]", E::ConnectFlagsReserved, 0x81),
         bad("reserved connect flag of MQTT 3.1.1", ALL, "10[ ('MQTT') 04 01 003C ('c') ]", E::ConnectFlagsReserved, 0x81),
         bad("reserved connect flag of v5", ALL, "10[ ('MQTT') 05 03 003C [] ('c') ]", E::ConnectFlagsReserved, 0x81),
         // [MQTT-3.1.2-12]
