@@ -29,7 +29,7 @@ pub use counters::{Counter, Counters, DropReason};
 pub use io::{Admission, Cause, Event, Forward, Misbehaviour, Outputs};
 pub use journal::{Batch, Op, Target as JournalTarget};
 pub use router::{Group, Own, Route, Router, Target};
-pub use shared::{RetainedStore, Retaining, Shared};
+pub use shared::{RetainedStore, Shared};
 
 use crate::{
     acl::Principal,

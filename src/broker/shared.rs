@@ -1,8 +1,11 @@
 //! What all shards share: the subscription index, retained messages, limits and counters.
 
-use std::sync::{
-    Arc, PoisonError, RwLock,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use crate::{
@@ -72,52 +75,65 @@ impl Shared {
 /// this is read: whichever comes first, the subscriber never gets an old message after a new one.
 #[derive(Debug, Default)]
 pub struct RetainedStore {
-    tree: RwLock<RetainedTree<Arc<Message>>>,
+    retained: RwLock<Retained>,
     messages: AtomicUsize,
     bytes: AtomicUsize,
 }
 
-/// Whether a message could be retained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Retaining {
-    /// It was, or its empty payload removed the one that was. `[MQTT-3.3.1-6]` `[MQTT-3.3.1-7]`
-    Done,
-    /// There are too many retained messages, or too many bytes in them.
-    Full,
+#[derive(Debug, Default)]
+struct Retained {
+    tree: RetainedTree<Arc<Message>>,
+    /// Topics of those that expire, the next one first.
+    expiring: BTreeSet<(Timestamp, Arc<str>)>,
+}
+
+impl Retained {
+    fn forget_expiry(&mut self, message: &Message) {
+        if let Some(at) = message.expires_at() {
+            self.expiring.remove(&(at, message.topic().clone()));
+        }
+    }
 }
 
 impl RetainedStore {
     /// Whether a message may be retained.
     pub fn has_room(&self, message: &Message, limits: &Limits) -> bool {
-        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
-        let replaced = tree.get(message.topic()).map(|old| old.size_bytes());
-        let messages = self.messages.load(Ordering::Relaxed) + usize::from(replaced.is_none());
-        let bytes = self.bytes.load(Ordering::Relaxed) - replaced.unwrap_or(0) + message.size_bytes();
+        let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
+        let replaced = retained.tree.get(message.topic()).map(|old| old.size_bytes());
+        let messages = self.messages() + usize::from(replaced.is_none());
+        let bytes = self.bytes() - replaced.unwrap_or(0) + message.size_bytes();
         message.payload().is_empty()
             || (messages <= limits.retained_messages_max && bytes <= limits.retained_bytes_max)
     }
 
-    /// Retains a message, or with an empty payload removes the one of its topic.
+    /// Retains a message, or with an empty payload removes the one of its topic. `[MQTT-3.3.1-5]`
+    /// `[MQTT-3.3.1-6]` `[MQTT-3.3.1-7]`
     pub fn update(&self, message: &Arc<Message>, topic_limits: &TopicLimits) {
-        let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        let mut retained = self.retained.write().unwrap_or_else(PoisonError::into_inner);
         let old = if message.payload().is_empty() {
-            tree.remove(message.topic())
+            retained.tree.remove(message.topic())
         } else {
             let Ok(name) = TopicName::parse(message.topic(), topic_limits) else { return };
-            self.messages.fetch_add(1, Ordering::Relaxed);
-            self.bytes.fetch_add(message.size_bytes(), Ordering::Relaxed);
-            tree.insert(&name, message.clone())
+            retained.tree.insert(&name, message.clone())
         };
         if let Some(old) = old {
+            retained.forget_expiry(&old);
             self.forget(&old);
+        }
+        if !message.payload().is_empty() {
+            self.messages.fetch_add(1, Ordering::Relaxed);
+            self.bytes.fetch_add(message.size_bytes(), Ordering::Relaxed);
+            if let Some(at) = message.expires_at() {
+                retained.expiring.insert((at, message.topic().clone()));
+            }
         }
     }
 
     /// The retained messages that a subscription gets.
     pub fn matching(&self, filter: &TopicFilter, now: Timestamp) -> Vec<Arc<Message>> {
-        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
         let mut found = Vec::new();
-        tree.for_each_match(filter, |_, message: &Arc<Message>| {
+        retained.tree.for_each_match(filter, |_, message: &Arc<Message>| {
             if !message.is_expired(now) {
                 found.push(message.clone());
             }
@@ -127,14 +143,13 @@ impl RetainedStore {
 
     /// Removes what has expired.
     pub fn sweep(&self, now: Timestamp) {
-        let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);
-        tree.retain(|message| {
-            let is_kept = !message.is_expired(now);
-            if !is_kept {
-                self.forget(message);
+        let mut retained = self.retained.write().unwrap_or_else(PoisonError::into_inner);
+        while retained.expiring.first().is_some_and(|(at, _)| *at < now) {
+            let Some((_, topic)) = retained.expiring.pop_first() else { return };
+            if let Some(message) = retained.tree.remove(&topic) {
+                self.forget(&message);
             }
-            is_kept
-        });
+        }
     }
 
     /// How many there are.
