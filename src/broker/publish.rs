@@ -300,6 +300,7 @@ impl Shard {
             Some(commit) => {
                 let deferred = Box::new(Deferred { message: message.clone(), shares });
                 let commit = self.journal.wait(commit, Gate::Deliver(deferred));
+                self.deferred_until = commit;
                 if let Origin::Client { slot, .. } = origin {
                     self.sessions[slot as usize].deferred_until = commit;
                 }
