@@ -212,7 +212,8 @@ impl Shard {
         let entry = self.sessions.vacant_entry();
         let slot = entry.key() as u32;
         let handle = Arc::new(SessionHandle::new(self.index, slot, client_id.clone()));
-        entry.insert(Session::new(handle, now));
+        // A message of the client's session before may still wait, and must not be overtaken.
+        entry.insert(Session { deferred_until: self.deferred_until, ..Session::new(handle, now) });
         self.by_client.insert(client_id.clone(), slot);
         self.counters().sessions.add(1);
         (slot, false, gate)

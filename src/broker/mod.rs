@@ -57,6 +57,8 @@ pub struct Shard {
     routes: RouteCache,
     journal: Journal<Gate>,
     timers: Timers,
+    /// The commit after which the last QoS 2 message of any client is delivered.
+    deferred_until: u64,
     /// Links that are closed at the end of this turn: their queue overflowed, or they cannot be answered.
     doomed: Vec<(LinkId, Cause)>,
     /// Memory that is used again from message to message.
@@ -97,6 +99,7 @@ impl Shard {
             routes: RouteCache::new(shared.seed),
             journal: Journal::new(),
             timers,
+            deferred_until: 0,
             doomed: Vec::new(),
             numbers: Vec::new(),
             shared,

@@ -341,7 +341,9 @@ impl Shard {
         match deferral {
             Some(commit) => {
                 let deferred = Box::new(Deferred { message: message.clone(), shares });
-                Some(self.journal.wait(commit, Gate::Deliver(deferred)))
+let commit = self.journal.wait(commit, Gate::Deliver(deferred));
+                self.deferred_until = commit;
+                Some(commit)
             }
             None => {
                 shares.into_iter().for_each(|share| self.dispatch(now, message, share, out));

@@ -50,18 +50,36 @@ impl<V> RetainedTree<V> {
     }
 
     /// Calls `f` with each topic that the pattern of the filter matches, in the order of their texts.
-    pub fn for_each_match(&self, filter: &TopicFilter, mut f: impl FnMut(&str, &V)) {
+    pub fn for_each_match(&self, filter: &TopicFilter, f: impl FnMut(&str, &V)) {
+        let left = self.for_each_match_from(filter, "", usize::MAX, f);
+        debug_assert!(left.is_none(), "nothing stops before the end");
+    }
+
+    /// Like [`RetainedTree::for_each_match`], but begins at the text `from` and looks at `topics_max` topics
+    /// at most. Returns the text to go on from, if there may be more.
+    pub fn for_each_match_from(
+        &self,
+        filter: &TopicFilter,
+        from: &str,
+        topics_max: usize,
+        mut f: impl FnMut(&str, &V),
+    ) -> Option<String> {
         let pattern = filter.pattern();
         if !filter.has_wildcards() {
-            if let Some(value) = self.get(pattern) {
+            if let Some(value) = self.get(pattern).filter(|_| from <= pattern) {
                 f(pattern, value);
             }
-            return;
+            return None;
         }
-        let mut start = String::from(literal_prefix(pattern));
+        let mut start = String::from(literal_prefix(pattern).max(from));
         let mut run = self.run_from(&start);
         let mut passed_over = 0;
+        let mut looked_at = 0;
         while let Some((topic, value)) = run.next() {
+            if looked_at == topics_max {
+                return Some(topic.as_str().max(start.as_str()).to_owned());
+            }
+            looked_at += 1;
             if topic.as_str() < start.as_str() {
                 passed_over += 1;
                 if passed_over == PASSED_OVER_MAX {
@@ -77,12 +95,13 @@ impl<V> RetainedTree<V> {
                 Step::Next => continue,
                 Step::Seek(head, tail) => [head, tail],
                 Step::SeekBeyond(subtree) => [subtree, AFTER_SEPARATOR],
-                Step::End => return,
+                Step::End => return None,
             };
             start.clear();
             start.extend(next);
             passed_over = 0;
         }
+        None
     }
 
     /// Keeps the topics for which `keep` holds; an expiry sweep, for instance.

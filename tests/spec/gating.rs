@@ -277,6 +277,23 @@ fn a_qos_2_message_that_needs_no_commit_does_not_overtake_one_that_does() {
 }
 
 #[test]
+fn a_clean_session_does_not_overtake_what_the_one_before_it_left() {
+    both(|version| {
+        let world = with_durable_subscriber(version);
+        let subscriber = world.connect(Setup::new(version, "s"));
+        subscriber.subscribe("+", QoS::ExactlyOnce);
+        let publisher = world.connect(Setup::new(version, "p").manual());
+        publisher.publish("t", "1", QoS::ExactlyOnce);
+        world.send_connect(Setup::durable(version, "durable")).send_unsubscribe(&["#"]);
+        publisher.drop_link();
+        let publisher = world.connect(Setup::new(version, "p").manual());
+        publisher.publish("t", "2", QoS::ExactlyOnce);
+        world.release_commits();
+        assert_eq!(subscriber.recv_payloads(), ["1", "2"]);
+    });
+}
+
+#[test]
 fn a_publisher_with_too_much_that_waits_for_the_store_is_not_read_any_more() {
     let world = World::limited(|limits| limits.receive_maximum = 4);
     let version = dunlin::codec::Version::V311;
