@@ -190,7 +190,7 @@ impl Connection {
             if let Some(authenticating) = &mut self.authenticating {
                 let (state, outcome) = ready!(authenticating.as_mut().poll(cx));
                 self.authenticating = None;
-                self.conclude(state, outcome);
+                self.conclude(state, &outcome);
                 continue;
             }
             if !self.cell.look(|shard| shard.may_read(self.id)) {
@@ -355,8 +355,8 @@ impl Connection {
     }
 
     /// A step of re-authentication is decided.
-    fn conclude(&mut self, state: Box<Reauthentication>, outcome: Outcome) {
-        self.cell.turn_of(self.id, |shard, now, out| match &outcome {
+    fn conclude(&mut self, state: Box<Reauthentication>, outcome: &Outcome) {
+        self.cell.turn_of(self.id, |shard, now, out| match outcome {
             Outcome::Answer { reason, data, principal } => {
                 if let Some(principal) = principal {
                     shard.set_principal(self.id, principal.clone());

@@ -161,7 +161,7 @@ async fn authenticate(
     // [MQTT-3.1.3-6] [MQTT-3.2.2-16]
     let client_id: Box<str> =
         if is_assigned { common.assign_client_id().into() } else { connect.client_id.into() };
-    let peer = stream.peer().clone();
+    let peer = *stream.peer();
     let credentials = Credentials {
         client_id: &client_id,
         user_name: connect.user_name,
@@ -193,8 +193,8 @@ async fn authenticate(
     Ok(Admitted { client_id, is_assigned, principal, authentication_data })
 }
 
-/// Enhanced authentication: AUTH packets to and fro until one side is content. `[MQTT-4.12.0-2]`
-#[expect(clippy::type_complexity, reason = "the inner error is a decision, the outer one an accident")]
+/// Enhanced authentication: AUTH packets to and fro until one side is content. The inner error is a
+/// decision, the outer one an accident. `[MQTT-4.12.0-2]`
 async fn converse(
     stream: &mut Stream,
     bytes: &mut Vec<u8>,

@@ -105,7 +105,7 @@ fn greet(
 ) {
     let (cell, door) = (cell.clone(), door.clone());
     tokio::task::spawn_local(async move {
-        let peer = socket.peer().clone();
+        let peer = *socket.peer();
         let name = door.name.clone();
         let limit = cell.common.shared.limits.connect_timeout;
         match timeout(limit, handshake::greet(&cell.common, socket, door, entry)).await {

@@ -46,7 +46,7 @@ impl Reauthentication {
             client_id: client_id.into(),
             user_name: connect.user_name.map(str::to_owned),
             password: connect.password.map(<[u8]>::to_vec),
-            peer: stream.peer().clone(),
+            peer: *stream.peer(),
             door: door.clone(),
             has_certificate: stream.peer_certificates().is_some(),
             exchange: None,
