@@ -32,7 +32,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-pub use client::{Client, ClientError, Delivered};
+pub use client::{Client, ClientError, Delivered, Publication};
 
 use crate::{
     acl::Authorize,
