@@ -83,12 +83,11 @@ async fn run(cell: &Rc<ShardCell>, arrival: Arrival) {
     let id = match cell.turn(|shard, now, out| shard.connect(now, &admission, out)) {
         Ok(id) => id,
         Err(refusal) => {
-            let answer = refusal.conn_ack(connect.version).map(|packet| {
-                let mut bytes = Vec::new();
-                codec::encode(&packet, connect.version, &mut bytes);
-                bytes
-            });
-            if stream.write_all(&answer.unwrap_or_default()).await.is_ok() && stream.flush().await.is_ok() {
+            let mut answer = Vec::new();
+            if let Some(packet) = refusal.conn_ack(connect.version) {
+                codec::encode(&packet, connect.version, &mut answer);
+            }
+            if let Ok(Ok(())) = timeout(CLOSE_TIMEOUT, send(&mut stream, &answer)).await {
                 linger(&mut stream).await;
             }
             tracing::info!(target: "dunlin::client", client = %client_id, code = %refusal.code, "refused: {}", refusal.why);
@@ -123,6 +122,12 @@ async fn drive(mut connection: Connection, mut stream: Stream) {
     if is_ours {
         linger(&mut stream).await;
     }
+}
+
+/// Sends bytes to the last.
+pub(crate) async fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 /// Closes our side and waits a little for the client to close its own. `[MQTT-3.14.4-2]`

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, sync::Arc};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use crate::{
     acl::Principal,
@@ -262,9 +262,7 @@ async fn read_packet(
 async fn send(stream: &mut Stream, packet: &Packet<'_>, version: Version) {
     let mut bytes = Vec::new();
     codec::encode(packet, version, &mut bytes);
-    if stream.write_all(&bytes).await.is_ok() {
-        let _: io::Result<()> = stream.flush().await;
-    }
+    let _: io::Result<()> = super::connection::send(stream, &bytes).await;
 }
 
 /// The CONNACK for bytes that are no CONNECT, in the version that the client will understand; `None` where
