@@ -17,4 +17,4 @@ pub mod topic;
 
 pub use codec::QoS;
 pub use config::Config;
-pub use server::{Broker, Builder, Client, ClientError, Delivered, StartError};
+pub use server::{Broker, Builder, Client, ClientError, Delivered, Publication, StartError};

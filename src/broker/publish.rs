@@ -341,7 +341,7 @@ impl Shard {
         match deferral {
             Some(commit) => {
                 let deferred = Box::new(Deferred { message: message.clone(), shares });
-let commit = self.journal.wait(commit, Gate::Deliver(deferred));
+                let commit = self.journal.wait(commit, Gate::Deliver(deferred));
                 self.deferred_until = commit;
                 Some(commit)
             }

@@ -83,8 +83,10 @@ async fn run(cell: &Rc<ShardCell>, arrival: Arrival) {
     let id = match cell.turn(|shard, now, out| shard.connect(now, &admission, out)) {
         Ok(id) => id,
         Err(refusal) => {
-            handshake::refuse(&mut stream, &connect, &refusal).await;
-            linger(&mut stream).await;
+            let answer = handshake::refuse(&mut stream, &connect, &refusal);
+            if timeout(CLOSE_TIMEOUT, answer).await.is_ok() {
+                linger(&mut stream).await;
+            }
             cell.look(|shard| shard.counters().connects_refused.add(1));
             tracing::info!(target: "dunlin::client", client = %client_id, code = %refusal.code, "refused: {}", refusal.why);
             return;
@@ -118,6 +120,12 @@ async fn drive(mut connection: Connection, mut stream: Stream) {
     if is_ours {
         linger(&mut stream).await;
     }
+}
+
+/// Sends bytes to the last.
+pub(crate) async fn send(stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
 }
 
 /// Closes our side and waits a little for the client to close its own. `[MQTT-3.14.4-2]`

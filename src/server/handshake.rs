@@ -2,7 +2,7 @@
 
 use std::{fmt, io, num::NonZeroU32, sync::Arc};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
 use crate::{
     acl::Principal,
@@ -190,7 +190,8 @@ async fn authenticate(
     Ok(Admitted { client_id, is_assigned, principal, authentication_data })
 }
 
-/// Enhanced authentication: AUTH packets to and fro until one side is content. `[MQTT-4.12.0-2]`
+/// Enhanced authentication: AUTH packets to and fro until one side is content. The inner error is a
+/// decision, the outer one an accident. `[MQTT-4.12.0-2]`
 async fn converse(
     stream: &mut Stream,
     bytes: &mut Vec<u8>,
@@ -268,9 +269,7 @@ fn packet_bytes_max(connect: &Connect<'_>) -> u32 {
 async fn send(stream: &mut Stream, packet: &Packet<'_>, version: Version, packet_bytes_max: u32) {
     let mut bytes = Vec::new();
     codec::encode_within(packet, version, packet_bytes_max, &mut bytes);
-    if stream.write_all(&bytes).await.is_ok() {
-        let _: io::Result<()> = stream.flush().await;
-    }
+    let _: io::Result<()> = super::connection::send(stream, &bytes).await;
 }
 
 /// The CONNACK for bytes that are no CONNECT, in the version that the client will understand; `None` where

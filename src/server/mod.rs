@@ -28,11 +28,11 @@ use tokio::{
     runtime,
     sync::{Semaphore, oneshot},
     task::LocalSet,
-    time::{Instant, sleep_until, timeout_at},
+    time::{Instant, MissedTickBehavior, sleep_until, timeout_at},
 };
 use tracing::{info, warn};
 
-pub use client::{Client, ClientError, Delivered};
+pub use client::{Client, ClientError, Delivered, Publication};
 
 use crate::{
     acl::Authorize,
@@ -92,7 +92,9 @@ impl Common {
     }
 }
 
-/// A broker that runs in this process.
+/// A broker that runs in this process, on threads of its own.
+///
+/// It is started and stopped from inside a tokio runtime, of whatever kind, that has its timers enabled.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -498,6 +500,8 @@ const FAR_AWAY: Duration = Duration::from_secs(3600);
 /// Tells of the broker under `$SYS`, again and again.
 async fn publish_sys(cell: Rc<ShardCell>) {
     let mut interval = tokio::time::interval(cell.common.sys_interval);
+    // A machine that has slept need not make up for what it has missed.
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !cell.is_stopping.get() {
         interval.tick().await;
         let messages = sys::messages(&cell.common.shared, cell.clock().uptime().as_secs());

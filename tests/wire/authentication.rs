@@ -18,11 +18,19 @@ use crate::{BOTH, Peer, Server, config, connect, id, peer::encoded, publish, wit
 struct Toy {
     gate: Arc<Semaphore>,
     asked: Arc<AtomicUsize>,
+    /// Clients that wait at the gate, now and at most.
+    waiting: Arc<AtomicUsize>,
+    waiting_most: Arc<AtomicUsize>,
 }
 
 impl Toy {
     fn new() -> Toy {
-        Toy { gate: Arc::new(Semaphore::new(0)), asked: Arc::new(AtomicUsize::new(0)) }
+        Toy {
+            gate: Arc::new(Semaphore::new(0)),
+            asked: Arc::default(),
+            waiting: Arc::default(),
+            waiting_most: Arc::default(),
+        }
     }
 
     async fn serve(&self) -> Server {
@@ -56,7 +64,10 @@ impl Authenticate for Toy {
         Box::pin(async move {
             self.asked.fetch_add(1, Ordering::Relaxed);
             if credentials.client_id == "slow" {
+                let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
+                self.waiting_most.fetch_max(waiting, Ordering::Relaxed);
                 self.gate.acquire().await.expect("the gate is never closed").forget();
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
             }
             match (credentials.user_name, credentials.password) {
                 (Some(user), Some(b"right")) => Ok(named(user)),
@@ -182,6 +193,37 @@ async fn a_back_end_that_takes_long_delays_nobody_else() {
     drop(waiting);
     slow[first].expect(&Packet::PingResp).await;
     assert!(toy.asked.load(Ordering::Relaxed) > 32);
+}
+
+/// No more clients are asked about at a time than there may be handshakes; the others wait their turn.
+#[tokio::test]
+async fn handshakes_are_limited() {
+    const HANDSHAKES_MAX: usize = 3;
+    let toy = Toy::new();
+    let mut config = config();
+    config.limits.handshakes_max = HANDSHAKES_MAX;
+    config.limits.connect_timeout = crate::PATIENCE * 2;
+    let server = Server::build(Broker::builder().config(config).authenticator(toy.clone())).await;
+    let mut witness = server.open(Version::V5).await;
+    witness.connect(&by_password("witness")).await;
+    let mut slow = Vec::new();
+    for _ in 0..4 * HANDSHAKES_MAX {
+        let mut peer = server.open(Version::V5).await;
+        peer.send(&Packet::Connect(Box::new(by_password("slow")))).await;
+        slow.push(peer);
+    }
+    while toy.waiting.load(Ordering::Relaxed) < HANDSHAKES_MAX {
+        witness.ping().await;
+    }
+    // Time for more, if the limit did not hold.
+    for _ in 0..100 {
+        witness.ping().await;
+    }
+    toy.gate.add_permits(slow.len());
+    for peer in &mut slow {
+        assert_eq!(peer.conn_ack().await, (false, 0));
+    }
+    assert_eq!(toy.waiting_most.load(Ordering::Relaxed), HANDSHAKES_MAX);
 }
 
 /// [MQTT-4.12.0-2] AUTH to and fro, then CONNACK with what the back end says last.
