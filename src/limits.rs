@@ -35,6 +35,10 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Subscriptions of one session.
     pub session_subscriptions_max: usize,
+    /// Shared subscriptions of one session: each gets a copy of its own of what it matches.
+    pub session_shares_max: usize,
+    /// Filters in one SUBSCRIBE or UNSUBSCRIBE.
+    pub packet_filters_max: usize,
     /// Messages in the queue of one session.
     pub session_queue_messages_max: usize,
     /// Bytes in the queue of one session.
@@ -67,6 +71,8 @@ impl Default for Limits {
             session_expiry_secs_max: u32::MAX,
             sessions_max: 1_000_000,
             session_subscriptions_max: 100_000,
+            session_shares_max: 1024,
+            packet_filters_max: 10_000,
             session_queue_messages_max: 1_000_000,
             session_queue_bytes_max: 256 * MIB,
             queues_bytes_max: 1024 * MIB,

@@ -64,6 +64,7 @@ impl Shard {
         if due.kind == AckKind::PubAck {
             link.unacknowledged += 1;
         }
+        link.gated += 1;
         link.ack_gate = self.journal.wait(commit, Gate::Ack(id, due));
     }
 
@@ -73,6 +74,7 @@ impl Shard {
         if due.kind == AckKind::PubAck {
             link.unacknowledged -= 1;
         }
+        link.gated -= 1;
         self.write(id, &due.packet(), out);
     }
 

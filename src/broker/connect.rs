@@ -9,7 +9,7 @@ use crate::{
     acl::{Action, Decision, Principal},
     codec::{
         self, Ack, AckProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, Disconnect,
-        DisconnectProperties, PACKET_BYTES_LIMIT, Packet, ReasonCode, Version, Will,
+        DisconnectProperties, PACKET_BYTES_LIMIT, Packet, PayloadFormat, ReasonCode, Version, Will,
     },
     limits::Limits,
     message::Message,
@@ -75,10 +75,14 @@ pub fn admit(connect: &Connect<'_>, shared: &Shared) -> Result<(), Refusal> {
         let why = format!("the client identifier is longer than {} bytes", limits.client_id_bytes_max);
         return Err(Refusal::new(ReasonCode::ClientIdentifierNotValid, why));
     }
-    if let Some(will) = &connect.will
-        && let Err(error) = topic::check_name(will.topic, &shared.topic_limits())
-    {
-        return Err(Refusal::new(ReasonCode::TopicNameInvalid, format!("will topic: {error}")));
+    if let Some(will) = &connect.will {
+        if let Err(error) = topic::check_name(will.topic, &shared.topic_limits()) {
+            return Err(Refusal::new(ReasonCode::TopicNameInvalid, format!("will topic: {error}")));
+        }
+        let is_text = will.properties.payload_format == Some(PayloadFormat::Utf8);
+        if is_text && shared.check_payload_format && std::str::from_utf8(will.payload).is_err() {
+            return Err(Refusal::new(ReasonCode::PayloadFormatInvalid, "the will is not UTF-8 text"));
+        }
     }
     Ok(())
 }
@@ -145,7 +149,9 @@ impl Shard {
         if let Some(commit) = gate {
             // [MQTT-3.2.0-1] nothing leaves before CONNACK, which waits for the store.
             self.journal.wait(commit, Gate::Release(id));
-            self.links[id.slot as usize].outbox.hold(commit);
+            let link = &mut self.links[id.slot as usize];
+            link.gated += 1;
+            link.outbox.hold(commit);
         }
         with_conn_ack(admission, &self.shared.limits, session_present, &terms, |packet| {
             self.links[id.slot as usize].write(packet);
@@ -318,7 +324,7 @@ impl Shard {
             && link.settings.version.is_v5()
         {
             // [MQTT-3.14.2-2] no Session Expiry Interval from a server.
-            let reason_string = cause.to_string();
+            let reason_string = cause.told();
             let properties = DisconnectProperties {
                 reason_string: Some(&reason_string),
                 ..DisconnectProperties::default()
@@ -418,7 +424,7 @@ impl Shard {
         let Some(will) = will else { return };
         // [MQTT-3.1.2-14] [MQTT-3.1.2-15] RETAIN is in the message.
         let expires_at = will.message_expiry_secs.map(|secs| now.plus_secs(secs));
-        self.publish_own(now, will.message.clone().with_expiry(expires_at), out);
+        self.publish_as_will(now, will.message.clone().with_expiry(expires_at), out);
     }
 
     /// Sets the timer of a session for what is due next.
@@ -460,10 +466,15 @@ impl Shard {
         }
     }
 
-    /// The Keep Alive timer of a link: the client may have been heard meanwhile.
+    /// The Keep Alive timer of a link: the client may have been heard meanwhile. While the broker does not
+    /// read from it, it is heard by what its socket takes.
     pub(super) fn on_keep_alive_timer(&mut self, now: Timestamp, id: LinkId, out: &mut Outputs) {
+        let may_read = self.may_read(id);
         let Some(link) = self.link_mut(id) else { return };
         link.timer = None;
+        if !may_read {
+            link.last_seen = link.last_seen.max(link.last_drained);
+        }
         let last_seen = link.last_seen;
         if keep_alive_end(link.settings.keep_alive_secs, last_seen).is_some_and(|at| at <= now) {
             // [MQTT-3.1.2-22] [MQTT-3.1.1/3.1.2-24]

@@ -13,7 +13,8 @@ use crate::{
 use super::{
     Cause, DropReason, Event, Outputs, Shard,
     publish::{NO_NUMBER, for_publisher},
-    router::Target,
+    replay::Progress,
+    router::{Group, Target},
 };
 
 impl Shard {
@@ -91,6 +92,12 @@ impl Shard {
         outgoing: Outgoing,
         out: &mut Outputs,
     ) {
+        self.queue(slot, number, outgoing);
+        self.pump(now, slot, out);
+    }
+
+    /// Queues a QoS 1 or 2 message under its number.
+    pub(super) fn queue(&mut self, slot: u32, number: u64, outgoing: Outgoing) {
         let session = &mut self.sessions[slot as usize];
         session.outbound.enqueue(number, outgoing);
         let limits = &self.shared.limits;
@@ -99,7 +106,6 @@ impl Shard {
         if let Some(id) = session.link().filter(|_| is_over && !session.handle.is_durable()) {
             self.doomed.push((id, Cause::TooSlow));
         }
-        self.pump(now, slot, out);
     }
 
     /// Sends a QoS 0 message if there is room for it now.
@@ -120,6 +126,7 @@ impl Shard {
         }
         let link = &mut self.links[id.slot as usize];
         if link.outbox.len() >= outbox_bytes_max {
+            session.handle.set_presence(Presence::Busy);
             self.report_drop(slot, &outgoing.message, DropReason::OutboxFull, out);
             return;
         }
@@ -132,6 +139,7 @@ impl Shard {
     /// allow. QoS 0 does not wait for the Receive Maximum. `[MQTT-3.3.4-9]` `[MQTT-3.3.4-10]`
     pub(super) fn pump(&mut self, now: Timestamp, slot: u32, out: &mut Outputs) {
         let outbox_bytes_max = self.shared.limits.outbox_bytes_max;
+        let mut reads = 0;
         loop {
             let Some(link) = self.link_of(slot) else { return };
             let (id, receive_maximum) = (link.id, link.settings.receive_maximum);
@@ -153,6 +161,10 @@ impl Shard {
                 continue;
             }
             let Some((head, attempt)) = session.outbound.head(receive_maximum) else {
+                if self.replay(now, slot, &mut reads) == Progress::Made {
+                    continue;
+                }
+                let session = &self.sessions[slot as usize];
                 let is_full = session.outbound.inflight() >= usize::from(receive_maximum);
                 session.handle.set_presence(if is_full { Presence::Busy } else { Presence::Ready });
                 return;
@@ -249,10 +261,19 @@ impl Shard {
         let session = &mut self.sessions[slot as usize];
         let handle = session.handle.clone();
         let limits = self.shared.topic_limits();
+        let mut known: Option<(Arc<str>, Option<Arc<Group>>)> = None;
         for (number, outgoing) in session.outbound.take_shared(sent, filter) {
-            let group = outgoing.share.as_deref().and_then(|share| self.shared.router.group(share, &limits));
-            let member =
-                group.and_then(|group| group.pick(&outgoing.message, Some(&handle), &self.shared.limits));
+            let Some(share) = &outgoing.share else { continue };
+            let (_, group) = match known.take() {
+                Some((text, group)) if text == *share => known.insert((text, group)),
+                Some(_) | None => known.insert((share.clone(), self.shared.router.group(share, &limits))),
+            };
+            let pick = |except| {
+                let group = group.as_ref()?;
+                group.pick(&outgoing.message, except, &self.shared.limits)
+            };
+            // A session that is still a member keeps what nobody else can have.
+            let member = pick(Some(&*handle)).or_else(|| pick(None));
             let is_passed = member.is_some();
             if let Some(member) = member {
                 self.pass_on(now, &outgoing.message, member, out);

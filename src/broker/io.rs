@@ -37,6 +37,15 @@ pub struct Forward {
     pub numbers: Vec<u64>,
 }
 
+impl Forward {
+    /// What it weighs in bytes while it is on its way.
+    pub fn weight(&self) -> usize {
+        self.message.size_bytes()
+            + self.targets.len() * size_of::<Target>()
+            + self.numbers.len() * size_of::<u64>()
+    }
+}
+
 /// What a shard wants done. The caller keeps it from call to call and takes out what it has seen to.
 #[derive(Debug, Default)]
 pub struct Outputs {
@@ -44,6 +53,8 @@ pub struct Outputs {
     pub touched: Vec<LinkId>,
     /// Messages for other shards, in order.
     pub forwards: Vec<(u16, Forward)>,
+    /// What they weigh in bytes; the caller sets it back when it takes them.
+    pub forwarded: usize,
     /// What happened, for the log.
     pub events: Vec<Event>,
 }
@@ -160,6 +171,14 @@ impl Cause {
             Cause::TooSlow => Some(ReasonCode::QuotaExceeded),
             Cause::Stopping => Some(ReasonCode::ServerShuttingDown),
             Cause::AuthenticationFailed(code) => Some(*code),
+        }
+    }
+
+    /// What the client is told: the log says more of others.
+    pub fn told(&self) -> String {
+        match self {
+            Cause::TakenOver { .. } => "session taken over by a new connection".into(),
+            other => other.to_string(),
         }
     }
 

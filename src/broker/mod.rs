@@ -12,6 +12,7 @@ mod deliver;
 mod io;
 mod journal;
 mod publish;
+mod replay;
 mod router;
 mod shared;
 mod subscribe;
@@ -78,10 +79,6 @@ enum Gate {
 
 /// Milliseconds between two looks for retained messages that have expired.
 const SWEEP_MILLIS: u64 = 60_000;
-
-/// Bytes that control packets may take in an outbox above `outbox_bytes_max`, in multiples of it, before
-/// the broker stops to read from the client that causes them.
-const OUTBOX_READ_FACTOR: usize = 2;
 
 impl Shard {
     /// The shard with this index of a broker.
@@ -180,6 +177,9 @@ impl Shard {
 
     /// The socket took bytes from the outbox: there may be room for what waits in the session.
     pub fn drained(&mut self, now: Timestamp, id: LinkId, out: &mut Outputs) {
+        if let Some(link) = self.link_mut(id) {
+            link.last_drained = now;
+        }
         if let Some(slot) = self.session_of(id) {
             self.pump(now, slot, out);
             self.end_turn(now, out);
@@ -215,10 +215,11 @@ impl Shard {
                 Gate::Deliver(deferred) => self.deliver_deferred(now, *deferred, out),
                 Gate::Release(id) => {
                     let committed = self.journal.committed();
-                    if let Some(link) = self.link_mut(id)
-                        && link.outbox.release(committed)
-                    {
-                        out.touch(id);
+                    if let Some(link) = self.link_mut(id) {
+                        link.gated -= 1;
+                        if link.outbox.release(committed) {
+                            out.touch(id);
+                        }
                     }
                 }
             }
@@ -232,6 +233,11 @@ impl Shard {
             match timer {
                 Timer::KeepAlive(id) => self.on_keep_alive_timer(now, id, out),
                 Timer::Session(slot) => self.on_session_timer(now, slot, out),
+                Timer::Replay(slot) => {
+                    if self.sessions.contains(slot as usize) {
+                        self.pump(now, slot, out);
+                    }
+                }
                 Timer::Sweep => {
                     self.shared.retained.sweep(now);
                     self.timers.set(Timestamp::from_millis(now.as_millis() + SWEEP_MILLIS), Timer::Sweep);
@@ -312,8 +318,9 @@ impl Shard {
     pub fn may_read(&self, id: LinkId) -> bool {
         let limits = &self.shared.limits;
         self.link(id).is_none_or(|link| {
-            link.unacknowledged < u32::from(limits.receive_maximum)
-                && link.outbox.len() < limits.outbox_bytes_max * OUTBOX_READ_FACTOR
+            let answers_max = limits.outbox_bytes_max;
+            let is_stuffed = link.outbox.answers() >= answers_max && link.outbox.len() >= answers_max;
+            link.gated <= u32::from(limits.receive_maximum) && !is_stuffed
         })
     }
 

@@ -1,12 +1,12 @@
 //! What a PUBLISH sets off: checks, retaining, routing, and the journal record that makes it durable.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     acl::{Action, Decision},
     codec::{Delivery, PacketId, PayloadFormat, Publish, QoS, ReasonCode},
     message::Message,
-    session::{AliasError, Arrival, LinkId, Notice},
+    session::{AliasError, Arrival, LinkId, Notice, Presence},
     time::Timestamp,
 };
 
@@ -44,7 +44,9 @@ enum Origin {
     /// A client, which can be refused: the slot of its session, and the identifier that makes a QoS 2
     /// message of a durable session known again.
     Client { slot: u32, received: Option<PacketId> },
-    /// A will or the broker itself. There is nobody to refuse, and nothing waits.
+    /// A will. There is nobody to refuse, and nothing waits.
+    Will,
+    /// The broker itself. There is nobody to refuse, and the store does not keep it.
     Own,
     /// A member of a shared subscription that cannot have the message any more. It was accepted once.
     Member,
@@ -99,7 +101,7 @@ impl Shard {
         let received = publish.delivery.packet_id();
         let received = received.filter(|_| is_durable && publish.delivery.qos() == QoS::ExactlyOnce);
         let message = Arc::new(Message::from_publish(publish, topic.clone(), publisher, now));
-        match self.accept(now, &message, &route, Origin::Client { slot, received }, out) {
+        match self.accept(now, &message, route, Origin::Client { slot, received }, out) {
             Ok(accepted) => {
                 self.acknowledge_publish(id, slot, publish.delivery, &accepted, out);
                 self.deliver_behind_ack(now, slot, &message, accepted, out);
@@ -109,11 +111,20 @@ impl Shard {
         }
     }
 
-    /// Publishes a will or a message of the broker itself.
+    /// Publishes a message of the broker itself.
     pub(super) fn publish_own(&mut self, now: Timestamp, message: Message, out: &mut Outputs) {
+        self.publish_as(now, message, Origin::Own, out);
+    }
+
+    /// Publishes a will.
+    pub(super) fn publish_as_will(&mut self, now: Timestamp, message: Message, out: &mut Outputs) {
+        self.publish_as(now, message, Origin::Will, out);
+    }
+
+    fn publish_as(&mut self, now: Timestamp, message: Message, origin: Origin, out: &mut Outputs) {
         let limits = self.shared.topic_limits();
         let Ok((_, route)) = self.routes.route(&self.shared.router, message.topic(), &limits) else { return };
-        let _: Result<Accepted, Fault> = self.accept(now, &Arc::new(message), &route, Origin::Own, out);
+        let _: Result<Accepted, Fault> = self.accept(now, &Arc::new(message), route, origin, out);
     }
 
     /// The client's use of our Receive Maximum, and what a client must not put into a PUBLISH.
@@ -276,16 +287,25 @@ impl Shard {
         &mut self,
         now: Timestamp,
         message: &Arc<Message>,
-        route: &Route,
+        mut route: Arc<Route>,
         origin: Origin,
         out: &mut Outputs,
     ) -> Result<Accepted, Fault> {
-        let picks = self.pick(message, route);
-        let shares = || route.shards.iter().chain(&picks);
-        self.check_room(message, shares().flat_map(|(_, targets)| targets.iter()), origin)?;
+        let mut picks = self.pick(message, &route);
+        let targets = route.shards.iter().chain(&picks).flat_map(|(_, targets)| targets.iter());
+        self.check_room(message, targets, origin)?;
         if message.retain() {
             self.retain(message, origin)?;
+            // Who has subscribed meanwhile, on another shard, may have read the message before this one.
+            if let Ok((_, fresh)) =
+                self.routes.route(&self.shared.router, message.topic(), &self.shared.topic_limits())
+                && !Arc::ptr_eq(&fresh, &route)
+            {
+                picks = self.pick(message, &fresh);
+                route = fresh;
+            }
         }
+        let shares = || route.shards.iter().chain(&picks);
         let is_matched = !route.shards.is_empty() || !picks.is_empty();
         if message.qos() == QoS::AtMostOnce {
             for (shard, targets) in shares() {
@@ -296,7 +316,7 @@ impl Shard {
                     out,
                 );
             }
-            if message.retain() && matches!(origin, Origin::Client { .. }) {
+            if message.retain() && matches!(origin, Origin::Client { .. } | Origin::Will) {
                 let message = message.clone();
                 self.journal.lazy(Op::Append { message, retain: true, targets: Vec::new(), received: None });
             }
@@ -361,7 +381,7 @@ impl Shard {
         }
         let earlier = match origin {
             Origin::Client { slot, .. } => Some(self.sessions[slot as usize].deferred_until),
-            Origin::Own | Origin::Member => None,
+            Origin::Will | Origin::Own | Origin::Member => None,
         };
         gate.max(earlier.filter(|commit| *commit > self.journal.committed()))
     }
@@ -377,17 +397,19 @@ impl Shard {
         if message.qos() == QoS::AtMostOnce || !matches!(origin, Origin::Client { .. }) {
             return Ok(());
         }
-        let mut targets = targets.filter_map(|target| for_publisher(target, message));
-        if targets.any(|target| self.is_full(target, message)) {
-            return Err(Fault { code: ReasonCode::QuotaExceeded, why: "the queue of a subscriber is full" });
-        }
-        if self.shared.queued_bytes().saturating_add(message.size_bytes())
-            > self.shared.limits.queues_bytes_max
-        {
-            return Err(Fault {
-                code: ReasonCode::QuotaExceeded,
-                why: "the queues of all subscribers are full",
-            });
+        let queues_bytes_max = self.shared.limits.queues_bytes_max;
+        let is_crowded = self.shared.queued_bytes().saturating_add(message.size_bytes()) > queues_bytes_max;
+        for target in targets.filter_map(|target| for_publisher(target, message)) {
+            if self.is_full(target, message) {
+                let why = "the queue of a subscriber is full";
+                return Err(Fault { code: ReasonCode::QuotaExceeded, why });
+            }
+            // Who can take it at once is not held up by those who cannot.
+            let would_wait = target.qos > QoS::AtMostOnce && target.session.presence() != Presence::Ready;
+            if is_crowded && would_wait {
+                let why = "the queues of all subscribers together are full";
+                return Err(Fault { code: ReasonCode::QuotaExceeded, why });
+            }
         }
         Ok(())
     }
@@ -410,23 +432,25 @@ impl Shard {
                 code: ReasonCode::QuotaExceeded,
                 why: "there are as many retained messages as there may be",
             }),
-            Origin::Client { .. } | Origin::Own | Origin::Member => {
+            Origin::Client { .. } | Origin::Will | Origin::Own | Origin::Member => {
+                // [MQTT-3.3.1-5] the one before is superseded all the same.
+                self.shared.retained.remove(message.topic());
                 self.counters().drop(DropReason::RetainedFull, 1);
                 Ok(())
             }
         }
     }
 
-    /// One member of each shared subscription.
+    /// One member of each shared subscription, by the shard that owns it.
     fn pick(&self, message: &Message, route: &Route) -> Vec<(u16, Arc<[Target]>)> {
-        let mut picks = Vec::new();
+        let mut picks: BTreeMap<u16, Vec<Target>> = BTreeMap::new();
         for group in &route.groups {
             match group.pick(message, None, &self.shared.limits) {
-                Some(member) => picks.push((member.session.shard, Arc::from([member]))),
+                Some(member) => picks.entry(member.session.shard).or_default().push(member),
                 None => self.counters().drop(DropReason::NoMember, 1),
             }
         }
-        picks
+        picks.into_iter().map(|(shard, members)| (shard, members.into())).collect()
     }
 
     /// Reserves a number for each target whose delivery is of QoS 1 or 2, and notes the durable ones.
@@ -446,7 +470,7 @@ impl Shard {
                 numbers.push(NO_NUMBER);
                 continue;
             };
-            if matches!(origin, Origin::Own) && self.is_full(target, message) {
+            if matches!(origin, Origin::Will | Origin::Own) && self.is_full(target, message) {
                 self.counters().drop(DropReason::QueueFull, 1);
                 numbers.push(NO_NUMBER);
                 continue;
@@ -481,9 +505,10 @@ impl Shard {
             Origin::Client { slot, received } => {
                 received.map(|id| (self.sessions[slot as usize].handle.clone(), id))
             }
-            Origin::Own | Origin::Member => None,
+            Origin::Will | Origin::Own | Origin::Member => None,
         };
-        if targets.is_empty() && received.is_none() && !message.retain() {
+        let is_kept = message.retain() && !matches!(origin, Origin::Own);
+        if targets.is_empty() && received.is_none() && !is_kept {
             return None;
         }
         let op = Op::Append { message: message.clone(), retain: message.retain(), targets, received };
@@ -505,7 +530,9 @@ impl Shard {
             }
         } else {
             let Share { shard, targets, numbers } = share;
-            out.forwards.push((shard, Forward { message: message.clone(), targets, numbers }));
+            let forward = Forward { message: message.clone(), targets, numbers };
+            out.forwarded += forward.weight();
+            out.forwards.push((shard, forward));
         }
     }
 

@@ -60,10 +60,17 @@ pub struct Route {
     pub groups: Vec<Arc<Group>>,
 }
 
+impl Route {
+    /// Its size in bytes.
+    fn weight(&self) -> usize {
+        let targets: usize = self.shards.iter().map(|(_, targets)| targets.len()).sum();
+        targets * size_of::<Target>() + self.groups.len() * size_of::<Arc<Group>>()
+    }
+}
+
 /// One shared subscription: a share name with a filter.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Group {
-    filter: TopicFilter,
     members: RwLock<Vec<Target>>,
     next: AtomicUsize,
 }
@@ -81,7 +88,8 @@ pub struct Router {
 #[derive(Debug, Default)]
 struct Subscribers {
     direct: Direct,
-    groups: Vec<Arc<Group>>,
+    /// By the whole text of the filter, so that the order of delivery does not depend on who came first.
+    groups: BTreeMap<TopicFilter, Arc<Group>>,
 }
 
 /// Subscriptions that are not shared: few in a sorted list, many in a tree.
@@ -150,7 +158,7 @@ impl Router {
     pub fn group(&self, filter: &str, limits: &TopicLimits) -> Option<Arc<Group>> {
         let filter = TopicFilter::parse(filter, limits).ok()?;
         let filters = self.filters.read().unwrap_or_else(PoisonError::into_inner);
-        filters.get(filter.pattern())?.groups.iter().find(|group| group.filter == filter).cloned()
+        filters.get(filter.pattern())?.groups.get(&filter).cloned()
     }
 
     fn generation(&self) -> u64 {
@@ -163,7 +171,7 @@ impl Router {
         let filters = self.filters.read().unwrap_or_else(PoisonError::into_inner);
         filters.for_each_match(topic, |subscribers: &Subscribers| {
             subscribers.direct.for_each(|entry| entries.push(entry.clone()));
-            groups.extend(subscribers.groups.iter().cloned());
+            groups.extend(subscribers.groups.values().cloned());
         });
         drop(filters);
         // Stable, so that the subscriptions of one session stay in the order of the tree.
@@ -237,19 +245,7 @@ impl Subscribers {
             share: Some(filter.as_str().into()),
             own: Own::Same,
         };
-        let group = match self.groups.iter().find(|group| group.filter == *filter) {
-            Some(group) => group,
-            None => {
-                self.groups.push(Arc::new(Group {
-                    filter: filter.clone(),
-                    members: RwLock::default(),
-                    next: AtomicUsize::new(0),
-                }));
-                // Sorted, so that the order of delivery does not depend on who came first.
-                self.groups.sort_by(|a, b| a.filter.cmp(&b.filter));
-                return self.join(filter, session, subscription);
-            }
-        };
+        let group = self.groups.entry(filter.clone()).or_default();
         let mut members = group.members.write().unwrap_or_else(PoisonError::into_inner);
         match members.iter_mut().find(|member| member.session.is(session)) {
             Some(known) => {
@@ -265,14 +261,14 @@ impl Subscribers {
 
     /// Takes a member out of a group. True if it was in it.
     fn leave(&mut self, filter: &TopicFilter, session: &SessionHandle) -> bool {
-        let Some(at) = self.groups.iter().position(|group| group.filter == *filter) else { return false };
-        let mut members = self.groups[at].members.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(group) = self.groups.get(filter) else { return false };
+        let mut members = group.members.write().unwrap_or_else(PoisonError::into_inner);
         let before = members.len();
         members.retain(|member| !member.session.is(session));
         let (was_there, is_empty) = (members.len() < before, members.is_empty());
         drop(members);
         if is_empty {
-            self.groups.remove(at);
+            self.groups.remove(filter);
         }
         was_there
     }
@@ -381,18 +377,18 @@ impl Direct {
 #[derive(Debug)]
 pub(crate) struct RouteCache {
     routes: HashMap<Arc<str>, (u64, Arc<Route>), FixedState>,
-    /// Targets in all of them.
-    targets: usize,
+    /// Their size in bytes, names included.
+    weight: usize,
 }
 
 /// Most topic names that a shard remembers.
 const CACHED_TOPICS_MAX: usize = 16_384;
-/// Most targets of all topics that a shard remembers.
-const CACHED_TARGETS_MAX: usize = 131_072;
+/// Most bytes of routes and names that a shard remembers.
+const CACHED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl RouteCache {
     pub(crate) fn new(seed: u64) -> RouteCache {
-        RouteCache { routes: HashMap::with_hasher(FixedState::with_seed(seed)), targets: 0 }
+        RouteCache { routes: HashMap::with_hasher(FixedState::with_seed(seed)), weight: 0 }
     }
 
     /// The route of a topic name, and the name as it is kept.
@@ -418,18 +414,18 @@ impl RouteCache {
         };
         // Read before matching: a change in between makes this route old, not a later one young.
         let route = Arc::new(router.route(topic));
-        self.remember(name.clone(), generation, route.clone());
+        self.remember(&name, generation, route.clone());
         Ok((name, route))
     }
 
-    fn remember(&mut self, name: Arc<str>, generation: u64, route: Arc<Route>) {
-        if self.routes.len() >= CACHED_TOPICS_MAX || self.targets > CACHED_TARGETS_MAX {
+    fn remember(&mut self, name: &Arc<str>, generation: u64, route: Arc<Route>) {
+        if self.routes.len() >= CACHED_TOPICS_MAX || self.weight > CACHED_BYTES_MAX {
             self.routes.clear();
-            self.targets = 0;
+            self.weight = 0;
         }
-        self.targets += route.shards.iter().map(|(_, targets)| targets.len()).sum::<usize>();
-        if let Some((_, old)) = self.routes.insert(name, (generation, route)) {
-            self.targets -= old.shards.iter().map(|(_, targets)| targets.len()).sum::<usize>();
+        self.weight += name.len() + route.weight();
+        if let Some((_, old)) = self.routes.insert(name.clone(), (generation, route)) {
+            self.weight -= name.len() + old.weight();
         }
     }
 }

@@ -72,7 +72,7 @@ impl Shared {
 /// The last retained message of each topic. `[MQTT-3.3.1-5]`
 ///
 /// A publisher changes it before its message is routed, and a subscriber's filter is in the router before
-/// this is read: whichever comes first, the subscriber never gets an old message after a new one.
+/// this is read: the subscriber gets the newest message of a topic by one way or the other, and last.
 #[derive(Debug, Default)]
 pub struct RetainedStore {
     retained: RwLock<Retained>,
@@ -94,6 +94,9 @@ impl Retained {
         }
     }
 }
+
+/// Retained topics that are looked at in one go.
+const REPLAY_TOPICS: usize = 256;
 
 impl RetainedStore {
     /// Whether a message may be retained.
@@ -129,16 +132,32 @@ impl RetainedStore {
         }
     }
 
-    /// The retained messages that a subscription gets.
-    pub fn matching(&self, filter: &TopicFilter, now: Timestamp) -> Vec<Arc<Message>> {
+    /// Some of the retained messages that a subscription gets, those from a text on, and the text to go on
+    /// from if there may be more. Looks at [`REPLAY_TOPICS`] topics at most, so that neither the lock nor
+    /// the caller is held up by how many there are.
+    pub fn matching(
+        &self,
+        filter: &TopicFilter,
+        from: &str,
+        now: Timestamp,
+    ) -> (Vec<Arc<Message>>, Option<String>) {
         let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
         let mut found = Vec::new();
-        retained.tree.for_each_match(filter, |_, message: &Arc<Message>| {
+        let next = retained.tree.for_each_match_from(filter, from, REPLAY_TOPICS, |_, message| {
             if !message.is_expired(now) {
                 found.push(message.clone());
             }
         });
-        found
+        (found, next)
+    }
+
+    /// Forgets the retained message of a topic: it was superseded by one that cannot be kept.
+    pub fn remove(&self, topic: &str) {
+        let mut retained = self.retained.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = retained.tree.remove(topic) {
+            retained.forget_expiry(&old);
+            self.forget(&old);
+        }
     }
 
     /// Removes what has expired.

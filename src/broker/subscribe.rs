@@ -1,25 +1,17 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
-use std::sync::Arc;
-
 use crate::{
     acl::{Action, Decision},
     codec::{
         AckProperties, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions,
         UnsubAck, Unsubscribe,
     },
-    session::{LinkId, Notice, Outgoing, SessionHandle, Source, Subscription, TakeSent},
+    session::{LinkId, Notice, Replay, Subscription, TakeSent},
     time::Timestamp,
     topic::{TopicError, TopicFilter},
 };
 
-use super::{Cause, Event, Gate, Op, Outputs, Shard, journal, misbehaved};
-
-/// A subscription whose retained messages are due behind SUBACK.
-struct Replay {
-    filter: TopicFilter,
-    subscription: Subscription,
-}
+use super::{Cause, Event, Gate, Op, Outputs, Shard, misbehaved};
 
 impl Shard {
     pub(super) fn on_subscribe(
@@ -30,6 +22,7 @@ impl Shard {
         subscribe: &Subscribe<'_>,
         out: &mut Outputs,
     ) -> Result<(), Cause> {
+        self.check_filters(subscribe.filters.len())?;
         // All filters are read before any takes effect: one that is no filter closes the connection.
         let mut requests = Vec::with_capacity(subscribe.filters.len());
         for (text, options) in subscribe.filters.iter() {
@@ -52,16 +45,22 @@ impl Shard {
         }
         self.hold(id, gate);
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2]
-        let properties = AckProperties::default();
+        let properties = AckProperties { reason_string: refusal(&codes), ..AckProperties::default() };
         self.write(
             id,
             &Packet::SubAck(SubAck { packet_id: subscribe.packet_id, properties, codes: &codes }),
             out,
         );
-        for replay in &replays {
-            self.replay(now, slot, replay, out);
-        }
+        self.sessions[slot as usize].replays.extend(replays);
         self.pump(now, slot, out);
+        Ok(())
+    }
+
+    fn check_filters(&self, count: usize) -> Result<(), Cause> {
+        if count > self.shared.limits.packet_filters_max {
+            let what = format!("{count} filters in one packet, above packet_filters_max");
+            return Err(misbehaved(ReasonCode::QuotaExceeded, what));
+        }
         Ok(())
     }
 
@@ -96,6 +95,12 @@ impl Shard {
         if !is_known && session.subscriptions.len() >= self.shared.limits.session_subscriptions_max {
             return Err(ReasonCode::QuotaExceeded);
         }
+        if filter.share_name().is_some() && !is_known {
+            if session.shares >= self.shared.limits.session_shares_max {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+            session.shares += 1;
+        }
         session.subscriptions.insert(filter.clone(), subscription);
         // In the router before the retained messages are read: see `RetainedStore`.
         self.shared.router.subscribe(&filter, &session.handle, subscription);
@@ -113,8 +118,13 @@ impl Shard {
             RetainHandling::SendIfNew => !is_known,
             RetainHandling::DoNotSend => false,
         };
+        if is_known {
+            // The same filter again begins anew: there are never more replays than subscriptions.
+            session.replays.retain(|replay| replay.filter != filter);
+            replays.retain(|replay| replay.filter != filter);
+        }
         if is_due && filter.share_name().is_none() {
-            replays.push(Replay { filter, subscription });
+            replays.push(Replay { filter, subscription, from: String::new() });
         }
         Ok(qos)
     }
@@ -137,47 +147,6 @@ impl Shard {
         if self.links[id.slot as usize].settings.version.is_v5() { code as u8 } else { 0x80 }
     }
 
-    /// Sends the retained messages of a new subscription. `[MQTT-3.3.1-9]`
-    fn replay(&mut self, now: Timestamp, slot: u32, replay: &Replay, out: &mut Outputs) {
-        let Subscription { options, id } = replay.subscription;
-        let handle = self.sessions[slot as usize].handle.clone();
-        for message in self.shared.retained.matching(&replay.filter, now) {
-            let is_own = message.publisher().is_some_and(|publisher| *publisher == handle.client_id);
-            if options.no_local && is_own {
-                continue;
-            }
-            let qos = message.qos().min(options.qos);
-            let size_bytes = message.size_bytes();
-            let subscription_ids = id.map(|id| [id].into());
-            let outgoing = Outgoing { message, qos, retain: true, subscription_ids, share: None };
-            if qos == QoS::AtMostOnce {
-                self.sessions[slot as usize].transient.push(Source::Retained, outgoing);
-                continue;
-            }
-            let number = handle.reserve(size_bytes);
-            self.counters().queued_bytes.add(size_bytes as u64);
-            self.counters().queued_messages.add(1);
-            self.journal_replay(&handle, number, &outgoing);
-            self.enqueue(now, slot, number, outgoing, out);
-        }
-    }
-
-    fn journal_replay(&mut self, session: &Arc<SessionHandle>, number: u64, outgoing: &Outgoing) {
-        if !session.is_durable() {
-            return;
-        }
-        let target = journal::Target {
-            session: session.clone(),
-            number,
-            qos: outgoing.qos,
-            retain: true,
-            subscription_ids: outgoing.subscription_ids.clone(),
-            share: None,
-        };
-        let message = outgoing.message.clone();
-        self.journal.lazy(Op::Append { message, retain: false, targets: vec![target], received: None });
-    }
-
     pub(super) fn on_unsubscribe(
         &mut self,
         now: Timestamp,
@@ -186,6 +155,7 @@ impl Shard {
         unsubscribe: &Unsubscribe<'_>,
         out: &mut Outputs,
     ) -> Result<(), Cause> {
+        self.check_filters(unsubscribe.filters.len())?;
         let mut filters = Vec::with_capacity(unsubscribe.filters.len());
         for text in unsubscribe.filters.iter() {
             filters.push(self.parse_filter(text)?);
@@ -219,6 +189,8 @@ impl Shard {
         if session.subscriptions.remove(&filter).is_none() {
             return false;
         }
+        session.replays.retain(|replay| replay.filter != filter);
+        session.shares -= usize::from(filter.share_name().is_some());
         let handle = session.handle.clone();
         // [MQTT-3.10.4-2]
         self.shared.router.unsubscribe(&filter, &handle);
@@ -235,9 +207,23 @@ impl Shard {
     fn hold(&mut self, id: LinkId, gate: Option<u64>) {
         if let Some(commit) = gate {
             self.journal.wait(commit, Gate::Release(id));
-            self.links[id.slot as usize].outbox.hold(commit);
+            let link = &mut self.links[id.slot as usize];
+            link.gated += 1;
+            link.outbox.hold(commit);
         }
     }
+}
+
+/// The reason of the first filter that is refused, in words.
+fn refusal(codes: &[u8]) -> Option<&'static str> {
+    codes.iter().find(|code| **code >= 0x80).and_then(|code| ReasonCode::from_u8(*code)).map(
+        |code| match code {
+            ReasonCode::NotAuthorized => "not authorized to subscribe",
+            ReasonCode::QuotaExceeded => "the session has as many subscriptions as it may",
+            ReasonCode::TopicFilterInvalid => "a filter exceeds a limit",
+            other => other.name(),
+        },
+    )
 }
 
 /// Whether an error is about a limit of ours rather than the rules of the standard.

@@ -11,6 +11,8 @@ pub(crate) enum Timer {
     KeepAlive(LinkId),
     /// Will delay or expiry of the session in this slot.
     Session(u32),
+    /// Retained messages that the session in this slot is still to get.
+    Replay(u32),
     /// Retained messages that expired.
     Sweep,
 }

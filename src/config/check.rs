@@ -65,6 +65,8 @@ impl Checker<'_> {
             session_expiry_secs_max: check!(number, session_expiry_secs_max, 0..=u32::MAX.into()),
             sessions_max: check!(number, sessions_max, 1..=COUNT_MAX),
             session_subscriptions_max: check!(number, session_subscriptions_max, 1..=COUNT_MAX),
+            session_shares_max: check!(number, session_shares_max, 0..=COUNT_MAX),
+            packet_filters_max: check!(number, packet_filters_max, 1..=COUNT_MAX),
             session_queue_messages_max: check!(number, session_queue_messages_max, 1..=COUNT_MAX),
             session_queue_bytes_max: check!(bytes, session_queue_bytes_max, 1024..=BYTES_MAX),
             queues_bytes_max: check!(bytes, queues_bytes_max, 1024..=BYTES_MAX),

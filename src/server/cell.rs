@@ -128,6 +128,7 @@ impl ShardCell {
         if outputs.forwards.is_empty() {
             return;
         }
+        outputs.forwarded = 0;
         for (index, mailbox) in self.common.mailboxes.iter().enumerate() {
             let mut letters =
                 outputs.forwards.extract_if(.., |(shard, _)| usize::from(*shard) == index).peekable();
@@ -141,7 +142,7 @@ impl ShardCell {
     /// acknowledged is here before what its client does next.
     pub(crate) fn read_mail(self: &Rc<Self>) {
         let mut letters = self.letters.take();
-        if self.common.mailboxes[usize::from(self.index)].take(&mut letters) {
+        if self.common.mailboxes.take(self.index, &mut letters) {
             for letter in letters.drain(..) {
                 self.open(letter);
             }
@@ -161,10 +162,6 @@ impl ShardCell {
                 self.emptied.notify_one();
             }
         }
-    }
-
-    pub(crate) fn is_any_crowded(&self) -> bool {
-        self.common.mailboxes.iter().any(super::mailbox::Mailbox::is_crowded)
     }
 
     /// Sees to timers that are due and returns when the next one is.

@@ -26,6 +26,7 @@ use crate::{
 use super::{
     cell::ShardCell,
     handshake::{self, Arrival},
+    mailbox::FORWARDED_MAX,
     reauthentication::{Outcome, Reauthentication},
 };
 
@@ -103,6 +104,7 @@ async fn run(cell: &Rc<ShardCell>, arrival: Arrival) {
         authenticating: None,
         deadline: None,
         is_flushed: true,
+        broken: None,
     };
     drop(bytes);
     drive(connection, stream).await;
@@ -160,6 +162,8 @@ struct Connection {
     deadline: Option<Pin<Box<Sleep>>>,
     /// False if TLS or WebSocket may hold bytes back.
     is_flushed: bool,
+    /// Why nothing can be written any more, once that is so.
+    broken: Option<String>,
 }
 
 /// The beginning of a packet that is not complete.
@@ -183,9 +187,11 @@ impl Connection {
         self.cell.set_waker(self.id, cx);
         let mut reads = 0;
         loop {
-            self.hear_kept();
-            if let Err(error) = self.write(cx, stream) {
-                return Poll::Ready(Cause::Io(error.to_string()));
+            if self.broken.is_none()
+                && let Err(error) = self.write(cx, stream)
+            {
+                // What the client sent before it went may still be there to read: a DISCONNECT, perhaps.
+                self.broken = Some(error.to_string());
             }
             if let Some(poll) = self.poll_close(cx) {
                 return poll;
@@ -196,28 +202,39 @@ impl Connection {
                 self.conclude(state, &outcome);
                 continue;
             }
-            if !self.cell.look(|shard| shard.may_read(self.id)) {
+            if self.broken.is_none() && !self.cell.look(|shard| shard.may_read(self.id)) {
                 return Poll::Pending;
             }
-            if reads == READS_MAX || self.cell.is_any_crowded() {
+            ready!(self.cell.common.mailboxes.poll_room(cx));
+            if self.hear_kept() {
+                continue;
+            }
+            if reads == READS_MAX {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             reads += 1;
             match ready!(self.read(cx, stream)) {
-                Ok(0) => return Poll::Ready(Cause::Eof),
+                Ok(0) => return Poll::Ready(self.broken.take().map_or(Cause::Eof, Cause::Io)),
                 Ok(_) => {}
-                Err(error) => return Poll::Ready(Cause::Io(error.to_string())),
+                Err(error) => {
+                    let error = self.broken.take().unwrap_or_else(|| error.to_string());
+                    return Poll::Ready(Cause::Io(error));
+                }
             }
         }
     }
 
-    /// Hears what came together with CONNECT, or behind an AUTH that is decided now.
-    fn hear_kept(&mut self) {
-        if self.partial.whole == 0 && !self.partial.bytes.is_empty() && self.authenticating.is_none() {
-            let bytes = std::mem::take(&mut self.partial.bytes);
-            self.hear_and_keep(&bytes);
+    /// Hears what was read and not heard: behind CONNECT, behind an AUTH that is decided now, or behind what
+    /// had to be seen to first. False if there is no such thing.
+    fn hear_kept(&mut self) -> bool {
+        if self.partial.whole > 0 || self.partial.bytes.is_empty() || self.authenticating.is_some() {
+            return false;
         }
+        self.cell.read_mail();
+        let bytes = std::mem::take(&mut self.partial.bytes);
+        self.hear_and_keep(&bytes);
+        true
     }
 
     /// Writes what the outbox holds, as far as the socket takes it, and lets the session fill it again.
@@ -260,7 +277,7 @@ impl Connection {
         let is_drained = self.cell.look(|shard| {
             shard.outbox(self.id).filter(|outbox| outbox.is_finished()).map(|outbox| outbox.is_empty())
         })?;
-        if is_drained && self.is_flushed {
+        if (is_drained && self.is_flushed) || self.broken.is_some() {
             return Some(Poll::Ready(Cause::Eof));
         }
         let deadline = self
@@ -327,6 +344,10 @@ impl Connection {
                     Ok(Decoded::Packet(packet, len)) => {
                         at += len;
                         shard.packet(now, self.id, &packet, out);
+                        // The rest waits until there is room for what it sets off.
+                        if out.forwarded > FORWARDED_MAX || !shard.may_read(self.id) {
+                            break;
+                        }
                     }
                     Ok(Decoded::Incomplete(whole)) => {
                         return Heard { consumed: at, whole: whole.unwrap_or(1) };
@@ -334,8 +355,9 @@ impl Connection {
                     Err(error) => shard.malformed(now, self.id, error, out),
                 }
             }
-            // The broker has given the connection up: nothing more is heard. [MQTT-4.13.1-1]
-            Heard { consumed: bytes.len(), whole: 0 }
+            // Once the broker has given the connection up, nothing more is heard. [MQTT-4.13.1-1]
+            let consumed = if shard.is_open(self.id) { at } else { bytes.len() };
+            Heard { consumed, whole: 0 }
         })
     }
 

@@ -6,6 +6,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll, Waker},
 };
 
 use tokio::sync::Notify;
@@ -30,41 +31,59 @@ pub(crate) enum Mail {
 
 /// Letters for one shard: taken out all at once, in order.
 ///
-/// It is bounded by who fills it: a connection that reads looks at [`Mailbox::is_crowded`] of all shards
-/// before each read, so that there are at most as many forwards beyond the limit as one read of each
-/// connection makes; arrivals are bounded by the limit of handshakes.
+/// It is bounded by who fills it: a connection looks at [`Mailbox::is_crowded`] of all shards before it
+/// hears or reads on, and a turn ends when it has forwarded [`FORWARDED_MAX`], so that the limit is passed
+/// by one turn of each connection at most; arrivals are bounded by the limit of handshakes.
 #[derive(Default)]
 pub(crate) struct Mailbox {
     letters: Mutex<Vec<Mail>>,
     len: AtomicUsize,
+    /// What the letters weigh in bytes.
+    weight: AtomicUsize,
     notify: Notify,
 }
 
-/// Letters above which publishers stop to read.
-const CROWDED: usize = 16_384;
+/// Bytes of letters above which publishers stop to read.
+const CROWDED: usize = 32 * 1024 * 1024;
+
+/// Bytes that one turn may forward before what it has forwarded is posted.
+pub(crate) const FORWARDED_MAX: usize = 256 * 1024;
+
+impl Mail {
+    fn weight(&self) -> usize {
+        match self {
+            Mail::Forward(forward) => forward.weight(),
+            Mail::Arrival(_) | Mail::Local(_) | Mail::Committed(_) | Mail::Stop => 0,
+        }
+    }
+}
 
 impl Mailbox {
     pub(crate) fn post(&self, letters: impl IntoIterator<Item = Mail>) {
         let mut waiting = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = waiting.len();
         waiting.extend(letters);
+        let weight: usize = waiting[before..].iter().map(Mail::weight).sum();
+        self.weight.fetch_add(weight, Ordering::Relaxed);
         self.len.store(waiting.len(), Ordering::Release);
         drop(waiting);
         self.notify.notify_one();
     }
 
     /// Takes all letters, leaving `empty` in their place. False if there were none.
-    pub(crate) fn take(&self, empty: &mut Vec<Mail>) -> bool {
+    fn take(&self, empty: &mut Vec<Mail>) -> bool {
         if self.len.load(Ordering::Acquire) == 0 {
             return false;
         }
         let mut waiting = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut *waiting, empty);
         self.len.store(0, Ordering::Release);
+        self.weight.store(0, Ordering::Relaxed);
         true
     }
 
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.len.load(Ordering::Relaxed) > CROWDED
+    fn is_crowded(&self) -> bool {
+        self.weight.load(Ordering::Relaxed) > CROWDED
     }
 
     /// Waits for a letter that is posted after the last one was taken.
@@ -74,11 +93,41 @@ impl Mailbox {
 }
 
 /// The mailboxes of all shards.
-pub(crate) struct Mailboxes(Vec<Mailbox>);
+pub(crate) struct Mailboxes {
+    boxes: Vec<Mailbox>,
+    /// Connections that wait until no mailbox is crowded.
+    parked: Mutex<Vec<Waker>>,
+}
 
 impl Mailboxes {
     pub(crate) fn new(shards: usize) -> Mailboxes {
-        Mailboxes((0..shards).map(|_| Mailbox::default()).collect())
+        Mailboxes { boxes: (0..shards).map(|_| Mailbox::default()).collect(), parked: Mutex::default() }
+    }
+
+    /// Takes all letters of one shard, leaving `empty` in their place. False if there were none.
+    pub(crate) fn take(&self, shard: u16, empty: &mut Vec<Mail>) -> bool {
+        let mailbox = &self.boxes[usize::from(shard)];
+        let was_crowded = mailbox.is_crowded();
+        let was_full = mailbox.take(empty);
+        if was_crowded {
+            let parked = std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
+            parked.into_iter().for_each(Waker::wake);
+        }
+        was_full
+    }
+
+    /// Ready while no mailbox is crowded.
+    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.is_any_crowded() {
+            return Poll::Ready(());
+        }
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner).push(cx.waker().clone());
+        // Whoever emptied it in between may not have seen this waker.
+        if self.is_any_crowded() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    fn is_any_crowded(&self) -> bool {
+        self.boxes.iter().any(Mailbox::is_crowded)
     }
 }
 
@@ -86,7 +135,7 @@ impl Deref for Mailboxes {
     type Target = [Mailbox];
 
     fn deref(&self) -> &[Mailbox] {
-        &self.0
+        &self.boxes
     }
 }
 

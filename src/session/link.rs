@@ -58,6 +58,10 @@ pub struct Link {
     pub last_seen: Timestamp,
     /// QoS 1 PUBLISH accepted and not yet acknowledged, for they wait for the store.
     pub unacknowledged: u32,
+    /// Everything of this connection that waits for the store.
+    pub gated: u32,
+    /// When its socket last took bytes.
+    pub last_drained: Timestamp,
     /// The newest commit that an acknowledgement of this connection waits for: later ones queue behind it.
     pub ack_gate: u64,
     /// The Keep Alive timer, if it runs.
@@ -95,6 +99,8 @@ impl Link {
             outbox: Outbox::default(),
             last_seen: now,
             unacknowledged: 0,
+            gated: 0,
+            last_drained: now,
             ack_gate: 0,
             timer: None,
             aliases_in: Vec::new(),

@@ -10,7 +10,12 @@ mod outbound;
 mod outbox;
 mod transient;
 
-use std::{cell::Cell, collections::BTreeMap, num::NonZeroU32, sync::Arc};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU32,
+    sync::Arc,
+};
 
 pub use handle::{Presence, SessionHandle};
 pub use inbound::{Arrival, Inbound};
@@ -41,6 +46,10 @@ pub struct Session {
     pub outbound: Outbound,
     /// QoS 0 messages that wait for room in the outbox.
     pub transient: Transient,
+    /// How many of the subscriptions are shared.
+    pub shares: usize,
+    /// Retained messages that new subscriptions are still to get, a filter each.
+    pub replays: VecDeque<Replay>,
     /// QoS 2 messages from the client.
     pub inbound: Inbound,
     /// The commit after which the last QoS 2 message from the client is delivered.
@@ -51,6 +60,21 @@ pub struct Session {
     pub timer: Option<Timestamp>,
     /// What the log was told of since the connection began, a bit for each [`Notice`].
     pub told: Cell<u128>,
+}
+
+/// The retained messages of one new subscription, on their way.
+///
+/// They are read a few at a time, as there is room for them: however many there are, a session holds few.
+/// What is read is the value of that moment, and what was published before is sent before, so that the last
+/// value that a client gets of a topic is the newest.
+#[derive(Debug)]
+pub struct Replay {
+    /// The filter.
+    pub filter: TopicFilter,
+    /// The subscription.
+    pub subscription: Subscription,
+    /// The topic to go on from.
+    pub from: String,
 }
 
 /// Something that the log is told of once a connection, and that is only counted from then on: a client
@@ -104,6 +128,8 @@ impl Session {
             subscriptions: BTreeMap::new(),
             outbound: Outbound::default(),
             transient: Transient::default(),
+            shares: 0,
+            replays: VecDeque::new(),
             inbound: Inbound::default(),
             deferred_until: 0,
             will: None,

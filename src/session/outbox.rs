@@ -20,6 +20,8 @@ pub struct Outbox {
     /// Bytes in `segments` that are not written.
     len: usize,
     held: VecDeque<Held>,
+    /// Bytes other than of PUBLISH that were written since it was last empty.
+    answers: usize,
     /// True once nothing more may be written: the socket closes when all is sent. `[MQTT-3.14.4-1]`
     is_finished: bool,
 }
@@ -62,6 +64,11 @@ impl Outbox {
     /// True if nothing waits.
     pub fn is_empty(&self) -> bool {
         self.len == 0 && self.held.is_empty()
+    }
+
+    /// Bytes of answers among those that wait, at most.
+    pub fn answers(&self) -> usize {
+        self.answers
     }
 
     /// Bytes that may be written to the socket now.
@@ -113,6 +120,7 @@ impl Outbox {
         let before = run.len();
         let is_written = encode(run);
         let added = run.len() - before;
+        self.answers += added;
         self.grow(added);
         is_written
     }
@@ -173,6 +181,7 @@ impl Outbox {
             self.segments.pop_front();
         }
         self.segments = VecDeque::new();
+        self.answers = self.held.iter().map(|held| held.len).sum();
     }
 
     /// The segments that a new packet joins.

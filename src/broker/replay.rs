@@ -1,0 +1,94 @@
+//! Retained messages on their way to a new subscription.
+
+use std::sync::Arc;
+
+use crate::{
+    codec::QoS,
+    message::Message,
+    session::{Outgoing, SessionHandle, Source, Subscription},
+    time::Timestamp,
+};
+
+use super::{Op, Shard, Timer, journal};
+
+/// QoS 1 and 2 messages that wait in a session while further retained messages are read for it.
+const QUEUED_MAX: usize = 1024;
+
+/// Reads in a row for one session before others have their turn.
+const READS_MAX: usize = 256;
+
+/// Whether a session goes on to get retained messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Some were read, or the end of a filter was.
+    Made,
+    /// None are due, or not now.
+    None,
+}
+
+impl Shard {
+    /// Reads some retained messages for a session that has room for them. `[MQTT-3.3.1-9]` `[MQTT-3.8.4-4]` `reads` counts how often in this
+    /// turn: past a limit the session goes on in a turn of its own.
+    pub(super) fn replay(&mut self, now: Timestamp, slot: u32, reads: &mut usize) -> Progress {
+        let session = &mut self.sessions[slot as usize];
+        if session.outbound.queued() >= QUEUED_MAX {
+            return Progress::None;
+        }
+        let Some(replay) = session.replays.front_mut() else { return Progress::None };
+        *reads += 1;
+        if *reads > READS_MAX {
+            self.timers.set(now, Timer::Replay(slot));
+            return Progress::None;
+        }
+        let (messages, next) = self.shared.retained.matching(&replay.filter, &replay.from, now);
+        let subscription = replay.subscription;
+        match next {
+            Some(next) => replay.from = next,
+            None => drop(session.replays.pop_front()),
+        }
+        for message in messages {
+            self.replay_message(slot, subscription, message);
+        }
+        Progress::Made
+    }
+
+    fn replay_message(&mut self, slot: u32, subscription: Subscription, message: Arc<Message>) {
+        let Subscription { options, id } = subscription;
+        let session = &mut self.sessions[slot as usize];
+        let handle = session.handle.clone();
+        // [MQTT-3.8.3-3]
+        let is_own = message.publisher().is_some_and(|publisher| *publisher == handle.client_id);
+        if options.no_local && is_own {
+            return;
+        }
+        let qos = message.qos().min(options.qos);
+        let size_bytes = message.size_bytes();
+        let subscription_ids = id.map(|id| [id].into());
+        let outgoing = Outgoing { message, qos, retain: true, subscription_ids, share: None };
+        if qos == QoS::AtMostOnce {
+            session.transient.push(Source::Retained, outgoing);
+            return;
+        }
+        let number = handle.reserve(size_bytes);
+        self.counters().queued_bytes.add(size_bytes as u64);
+        self.counters().queued_messages.add(1);
+        self.journal_replay(&handle, number, &outgoing);
+        self.queue(slot, number, outgoing);
+    }
+
+    fn journal_replay(&mut self, session: &Arc<SessionHandle>, number: u64, outgoing: &Outgoing) {
+        if !session.is_durable() {
+            return;
+        }
+        let target = journal::Target {
+            session: session.clone(),
+            number,
+            qos: outgoing.qos,
+            retain: true,
+            subscription_ids: outgoing.subscription_ids.clone(),
+            share: None,
+        };
+        let message = outgoing.message.clone();
+        self.journal.lazy(Op::Append { message, retain: false, targets: vec![target], received: None });
+    }
+}
