@@ -113,16 +113,15 @@ impl RetainedStore {
         }
     }
 
-    /// The retained messages that a subscription gets.
-    pub fn matching(&self, filter: &TopicFilter, now: Timestamp) -> Vec<Arc<Message>> {
+    /// Calls `f` with each retained message that a subscription gets. No message is replaced meanwhile: a
+    /// number that `f` reserves for an old one is lower than that of any that replaces it.
+    pub fn for_each_matching(&self, filter: &TopicFilter, now: Timestamp, mut f: impl FnMut(&Arc<Message>)) {
         let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found = Vec::new();
         tree.for_each_match(filter, |_, message: &Arc<Message>| {
             if !message.is_expired(now) {
-                found.push(message.clone());
+                f(message);
             }
         });
-        found
     }
 
     /// Removes what has expired.

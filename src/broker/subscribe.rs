@@ -137,20 +137,23 @@ impl Shard {
     fn replay(&mut self, now: Timestamp, slot: u32, replay: &Replay, out: &mut Outputs) {
         let Subscription { options, id } = replay.subscription;
         let handle = self.sessions[slot as usize].handle.clone();
-        for message in self.shared.retained.matching(&replay.filter, now) {
-            let is_own = message.publisher().is_some_and(|publisher| *publisher == handle.client_id);
-            if options.no_local && is_own {
-                continue;
-            }
+        let mut found = Vec::new();
+        self.shared.retained.for_each_matching(&replay.filter, now, |message| {
+            let is_own = message.publisher() == Some(&handle.client_id);
             let qos = message.qos().min(options.qos);
+            if !(options.no_local && is_own) {
+                let number = (qos > QoS::AtMostOnce).then(|| handle.reserve(message.size_bytes()));
+                found.push((message.clone(), qos, number));
+            }
+        });
+        for (message, qos, number) in found {
             let size_bytes = message.size_bytes();
             let subscription_ids = id.map(|id| [id].into());
             let outgoing = Outgoing { message, qos, retain: true, subscription_ids, share: None };
-            if qos == QoS::AtMostOnce {
+            let Some(number) = number else {
                 self.sessions[slot as usize].transient.push(Source::Retained, outgoing);
                 continue;
-            }
-            let number = handle.reserve(size_bytes);
+            };
             self.counters().queued_bytes.add(size_bytes as u64);
             self.counters().queued_messages.add(1);
             self.journal_replay(&handle, number, &outgoing);
