@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    Cause, DropReason, Event, Forward, Gate, Op, Outputs, Shard,
+    Cause, DropReason, Event, Forward, Gate, Op, Outputs, Retaining, Shard,
     acknowledge::{AckDue, AckKind},
     journal, misbehaved,
     router::{Own, Route, Target},
@@ -272,9 +272,7 @@ impl Shard {
         let picks = self.pick(message, route);
         let shares = || route.shards.iter().chain(&picks);
         self.check_room(message, shares().flat_map(|(_, targets)| targets.iter()), origin)?;
-        if message.retain() {
-            self.retain(message, origin)?;
-        }
+        let retaining = self.retain(message, origin)?;
         let is_matched = !route.shards.is_empty() || !picks.is_empty();
         if message.qos() == QoS::AtMostOnce {
             for (shard, targets) in shares() {
@@ -285,7 +283,8 @@ impl Shard {
                     out,
                 );
             }
-            if message.retain() && matches!(origin, Origin::Client { .. }) {
+            // What the broker tells of itself is not kept: it has no publisher, unlike a will.
+            if retaining == Retaining::Done && message.publisher().is_some() {
                 let message = message.clone();
                 self.journal.lazy(Op::Append { message, retain: true, targets: Vec::new(), received: None });
             }
@@ -295,7 +294,7 @@ impl Shard {
         let shares: Vec<Share> = shares()
             .map(|(shard, targets)| self.reserve(message, *shard, targets, origin, &mut durable))
             .collect();
-        let gate = self.journal_message(message, durable, origin);
+        let gate = self.journal_message(message, durable, retaining, origin);
         match self.deferral(message, gate, origin) {
             Some(commit) => {
                 let deferred = Box::new(Deferred { message: message.clone(), shares });
@@ -358,10 +357,14 @@ impl Shard {
             && !target.session.has_room(message.size_bytes(), &self.shared.limits)
     }
 
-    fn retain(&self, message: &Arc<Message>, origin: Origin) -> Result<(), Fault> {
+    /// Retains a message that asks for it, if there is room.
+    fn retain(&self, message: &Arc<Message>, origin: Origin) -> Result<Retaining, Fault> {
+        if !message.retain() {
+            return Ok(Retaining::NotAsked);
+        }
         if self.shared.retained.has_room(message, &self.shared.limits) {
             self.shared.retained.update(message, &self.shared.topic_limits());
-            return Ok(());
+            return Ok(Retaining::Done);
         }
         match origin {
             Origin::Client { .. } if message.qos() > QoS::AtMostOnce => Err(Fault {
@@ -370,7 +373,7 @@ impl Shard {
             }),
             Origin::Client { .. } | Origin::Own | Origin::Member => {
                 self.counters().drop(DropReason::RetainedFull, 1);
-                Ok(())
+                Ok(Retaining::Full)
             }
         }
     }
@@ -433,6 +436,7 @@ impl Shard {
         &mut self,
         message: &Arc<Message>,
         targets: Vec<journal::Target>,
+        retaining: Retaining,
         origin: Origin,
     ) -> Option<u64> {
         let received = match origin {
@@ -441,10 +445,11 @@ impl Shard {
             }
             Origin::Own | Origin::Member => None,
         };
-        if targets.is_empty() && received.is_none() && !message.retain() {
+        let retain = retaining == Retaining::Done;
+        if targets.is_empty() && received.is_none() && !retain {
             return None;
         }
-        let op = Op::Append { message: message.clone(), retain: message.retain(), targets, received };
+        let op = Op::Append { message: message.clone(), retain, targets, received };
         Some(self.journal.gating(op))
     }
 

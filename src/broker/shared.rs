@@ -77,9 +77,11 @@ pub struct RetainedStore {
     bytes: AtomicUsize,
 }
 
-/// Whether a message could be retained.
+/// Whether a message was retained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retaining {
+    /// It does not ask for it. `[MQTT-3.3.1-8]`
+    NotAsked,
     /// It was, or its empty payload removed the one that was. `[MQTT-3.3.1-6]` `[MQTT-3.3.1-7]`
     Done,
     /// There are too many retained messages, or too many bytes in them.
