@@ -14,7 +14,7 @@ use super::{
     Cause, DropReason, Event, Forward, Gate, Op, Outputs, Retaining, Shard,
     acknowledge::{AckDue, AckKind},
     journal, misbehaved,
-    router::{Own, Route, Target},
+    router::{Own, Route, Target, has_room},
 };
 
 /// Sessions of one shard that get a message, with the number reserved for each.
@@ -354,7 +354,7 @@ impl Shard {
     fn is_full(&self, target: &Target, message: &Message) -> bool {
         target.qos > QoS::AtMostOnce
             && target.session.is_durable()
-            && !target.session.has_room(message.size_bytes(), &self.shared.limits)
+            && !has_room(&target.session, message, &self.shared.limits)
     }
 
     /// Retains a message that asks for it, if there is room.
