@@ -424,7 +424,7 @@ impl Shard {
         let Some(will) = will else { return };
         // [MQTT-3.1.2-14] [MQTT-3.1.2-15] RETAIN is in the message.
         let expires_at = will.message_expiry_secs.map(|secs| now.plus_secs(secs));
-        self.publish_as_will(now, will.message.clone().with_expiry(expires_at), out);
+        self.publish_own(now, will.message.clone().with_expiry(expires_at), out);
     }
 
     /// Sets the timer of a session for what is due next.

@@ -30,7 +30,7 @@ pub use counters::{Counter, Counters, DropReason};
 pub use io::{Admission, Cause, Event, Forward, Misbehaviour, Outputs};
 pub use journal::{Batch, Op, Target as JournalTarget};
 pub use router::{Group, Own, Route, Router, Target};
-pub use shared::{RetainedStore, Shared};
+pub use shared::{RetainedStore, Retaining, Shared};
 
 use crate::{
     acl::Principal,

@@ -5,16 +5,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     acl::{Action, Decision},
     codec::{Delivery, PacketId, PayloadFormat, Publish, QoS, ReasonCode},
-    message::Message,
+    message::{Header, Message},
     session::{AliasError, Arrival, LinkId, Notice, Presence},
     time::Timestamp,
 };
 
 use super::{
-    Cause, DropReason, Event, Forward, Gate, Op, Outputs, Shard,
+    Cause, DropReason, Event, Forward, Gate, Op, Outputs, Retaining, Shard,
     acknowledge::{AckDue, AckKind},
     journal, misbehaved,
-    router::{Own, Route, Target},
+    router::{Own, Route, Target, has_room},
 };
 
 /// Sessions of one shard that get a message, with the number reserved for each.
@@ -44,9 +44,7 @@ enum Origin {
     /// A client, which can be refused: the slot of its session, and the identifier that makes a QoS 2
     /// message of a durable session known again.
     Client { slot: u32, received: Option<PacketId> },
-    /// A will. There is nobody to refuse, and nothing waits.
-    Will,
-    /// The broker itself. There is nobody to refuse, and the store does not keep it.
+    /// A will or the broker itself. There is nobody to refuse, and nothing waits.
     Own,
     /// A member of a shared subscription that cannot have the message any more. It was accepted once.
     Member,
@@ -111,20 +109,11 @@ impl Shard {
         }
     }
 
-    /// Publishes a message of the broker itself.
+    /// Publishes a will or a message of the broker itself.
     pub(super) fn publish_own(&mut self, now: Timestamp, message: Message, out: &mut Outputs) {
-        self.publish_as(now, message, Origin::Own, out);
-    }
-
-    /// Publishes a will.
-    pub(super) fn publish_as_will(&mut self, now: Timestamp, message: Message, out: &mut Outputs) {
-        self.publish_as(now, message, Origin::Will, out);
-    }
-
-    fn publish_as(&mut self, now: Timestamp, message: Message, origin: Origin, out: &mut Outputs) {
         let limits = self.shared.topic_limits();
         let Ok((_, route)) = self.routes.route(&self.shared.router, message.topic(), &limits) else { return };
-        let _: Result<Accepted, Fault> = self.accept(now, &Arc::new(message), route, origin, out);
+        let _: Result<Accepted, Fault> = self.accept(now, &Arc::new(message), route, Origin::Own, out);
     }
 
     /// The client's use of our Receive Maximum, and what a client must not put into a PUBLISH.
@@ -294,8 +283,8 @@ impl Shard {
         let mut picks = self.pick(message, &route);
         let targets = route.shards.iter().chain(&picks).flat_map(|(_, targets)| targets.iter());
         self.check_room(message, targets, origin)?;
+        let retaining = self.retain(message, origin)?;
         if message.retain() {
-            self.retain(message, origin)?;
             // Who has subscribed meanwhile, on another shard, may have read the message before this one.
             if let Ok((_, fresh)) =
                 self.routes.route(&self.shared.router, message.topic(), &self.shared.topic_limits())
@@ -316,7 +305,8 @@ impl Shard {
                     out,
                 );
             }
-            if message.retain() && matches!(origin, Origin::Client { .. } | Origin::Will) {
+            // What the broker tells of itself is not kept: it has no publisher, unlike a will.
+            if retaining == Retaining::Done && message.publisher().is_some() {
                 let message = message.clone();
                 self.journal.lazy(Op::Append { message, retain: true, targets: Vec::new(), received: None });
             }
@@ -326,7 +316,7 @@ impl Shard {
         let shares: Vec<Share> = shares()
             .map(|(shard, targets)| self.reserve(message, *shard, targets, origin, &mut durable))
             .collect();
-        let gate = self.journal_message(message, durable, origin);
+        let gate = self.journal_message(message, durable, retaining, origin);
         let deferral = self.deferral(message, gate, origin);
         if message.qos() == QoS::ExactlyOnce && matches!(origin, Origin::Client { .. }) {
             return Ok(Accepted { is_matched, gate, shares, deferral });
@@ -381,7 +371,7 @@ impl Shard {
         }
         let earlier = match origin {
             Origin::Client { slot, .. } => Some(self.sessions[slot as usize].deferred_until),
-            Origin::Will | Origin::Own | Origin::Member => None,
+            Origin::Own | Origin::Member => None,
         };
         gate.max(earlier.filter(|commit| *commit > self.journal.committed()))
     }
@@ -419,25 +409,41 @@ impl Shard {
     fn is_full(&self, target: &Target, message: &Message) -> bool {
         target.qos > QoS::AtMostOnce
             && target.session.is_durable()
-            && !target.session.has_room(message.size_bytes(), &self.shared.limits)
+            && !has_room(&target.session, message, &self.shared.limits)
     }
 
-    fn retain(&self, message: &Arc<Message>, origin: Origin) -> Result<(), Fault> {
+    /// Retains a message that asks for it, if there is room.
+    fn retain(&mut self, message: &Arc<Message>, origin: Origin) -> Result<Retaining, Fault> {
+        if !message.retain() {
+            return Ok(Retaining::NotAsked);
+        }
         if self.shared.retained.has_room(message, &self.shared.limits) {
             self.shared.retained.update(message, &self.shared.topic_limits());
-            return Ok(());
+            return Ok(Retaining::Done);
         }
         match origin {
             Origin::Client { .. } if message.qos() > QoS::AtMostOnce => Err(Fault {
                 code: ReasonCode::QuotaExceeded,
                 why: "there are as many retained messages as there may be",
             }),
-            Origin::Client { .. } | Origin::Will | Origin::Own | Origin::Member => {
+            Origin::Client { .. } | Origin::Own | Origin::Member => {
                 // [MQTT-3.3.1-5] the one before is superseded all the same.
-                self.shared.retained.remove(message.topic());
+                self.forget_retained(message);
                 self.counters().drop(DropReason::RetainedFull, 1);
-                Ok(())
+                Ok(Retaining::Full)
             }
+        }
+    }
+
+    /// Forgets the retained message of a topic, here and in the store.
+    fn forget_retained(&mut self, superseded_by: &Message) {
+        let topic = superseded_by.topic().clone();
+        self.shared.retained.remove(&topic);
+        if let Some(publisher) = superseded_by.publisher().cloned() {
+            let header =
+                Header { qos: QoS::AtMostOnce, retain: true, expires_at: None, publisher: Some(publisher) };
+            let message = Arc::new(Message::new(topic, b"", header));
+            self.journal.lazy(Op::Append { message, retain: true, targets: Vec::new(), received: None });
         }
     }
 
@@ -470,7 +476,7 @@ impl Shard {
                 numbers.push(NO_NUMBER);
                 continue;
             };
-            if matches!(origin, Origin::Will | Origin::Own) && self.is_full(target, message) {
+            if matches!(origin, Origin::Own) && self.is_full(target, message) {
                 self.counters().drop(DropReason::QueueFull, 1);
                 numbers.push(NO_NUMBER);
                 continue;
@@ -499,19 +505,20 @@ impl Shard {
         &mut self,
         message: &Arc<Message>,
         targets: Vec<journal::Target>,
+        retaining: Retaining,
         origin: Origin,
     ) -> Option<u64> {
         let received = match origin {
             Origin::Client { slot, received } => {
                 received.map(|id| (self.sessions[slot as usize].handle.clone(), id))
             }
-            Origin::Will | Origin::Own | Origin::Member => None,
+            Origin::Own | Origin::Member => None,
         };
-        let is_kept = message.retain() && !matches!(origin, Origin::Own);
-        if targets.is_empty() && received.is_none() && !is_kept {
+        let retain = retaining == Retaining::Done && message.publisher().is_some();
+        if targets.is_empty() && received.is_none() && !retain {
             return None;
         }
-        let op = Op::Append { message: message.clone(), retain: message.retain(), targets, received };
+        let op = Op::Append { message: message.clone(), retain, targets, received };
         Some(self.journal.gating(op))
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::{
     codec::QoS,
-    message::Message,
     session::{Outgoing, SessionHandle, Source, Subscription},
     time::Timestamp,
 };
@@ -40,37 +39,38 @@ impl Shard {
             self.timers.set(now, Timer::Replay(slot));
             return Progress::None;
         }
-        let (messages, next) = self.shared.retained.matching(&replay.filter, &replay.from, now);
-        let subscription = replay.subscription;
+        let Subscription { options, id } = replay.subscription;
+        let handle = session.handle.clone();
+        let mut found = Vec::new();
+        let next = self.shared.retained.for_each_matching(&replay.filter, &replay.from, now, |message| {
+            let is_own = message.publisher().is_some_and(|publisher| *publisher == handle.client_id);
+            // [MQTT-3.8.3-3]
+            if !(options.no_local && is_own) {
+                let qos = message.qos().min(options.qos);
+                let number = (qos > QoS::AtMostOnce).then(|| handle.reserve(message.size_bytes()));
+                found.push((message.clone(), qos, number));
+            }
+        });
         match next {
             Some(next) => replay.from = next,
             None => drop(session.replays.pop_front()),
         }
-        for message in messages {
-            self.replay_message(slot, subscription, message);
+        for (message, qos, number) in found {
+            let subscription_ids = id.map(|id| [id].into());
+            let outgoing = Outgoing { message, qos, retain: true, subscription_ids, share: None };
+            self.replay_message(slot, number, outgoing);
         }
         Progress::Made
     }
 
-    fn replay_message(&mut self, slot: u32, subscription: Subscription, message: Arc<Message>) {
-        let Subscription { options, id } = subscription;
+    fn replay_message(&mut self, slot: u32, number: Option<u64>, outgoing: Outgoing) {
         let session = &mut self.sessions[slot as usize];
-        let handle = session.handle.clone();
-        // [MQTT-3.8.3-3]
-        let is_own = message.publisher().is_some_and(|publisher| *publisher == handle.client_id);
-        if options.no_local && is_own {
-            return;
-        }
-        let qos = message.qos().min(options.qos);
-        let size_bytes = message.size_bytes();
-        let subscription_ids = id.map(|id| [id].into());
-        let outgoing = Outgoing { message, qos, retain: true, subscription_ids, share: None };
-        if qos == QoS::AtMostOnce {
+        let Some(number) = number else {
             session.transient.push(Source::Retained, outgoing);
             return;
-        }
-        let number = handle.reserve(size_bytes);
-        self.counters().queued_bytes.add(size_bytes as u64);
+        };
+        let handle = session.handle.clone();
+        self.counters().queued_bytes.add(outgoing.message.size_bytes() as u64);
         self.counters().queued_messages.add(1);
         self.journal_replay(&handle, number, &outgoing);
         self.queue(slot, number, outgoing);

@@ -215,6 +215,12 @@ fn merge_all<'a>(entries: &(impl Iterator<Item = &'a Entry> + Clone)) -> Target 
     }
 }
 
+/// Whether one more message is within the limits of a session's queue.
+pub(super) fn has_room(session: &SessionHandle, message: &Message, limits: &Limits) -> bool {
+    session.queued_messages() < limits.session_queue_messages_max
+        && session.queued_bytes() + message.size_bytes() <= limits.session_queue_bytes_max
+}
+
 impl Entry {
     fn key(&self) -> (u16, u32) {
         key(&self.session)
@@ -288,7 +294,7 @@ impl Group {
             let is_lasting = message.qos().min(member.qos) > QoS::AtMostOnce;
             let is_able = presence > Presence::Offline || is_lasting;
             let is_excepted = except.is_some_and(|except| member.session.is(except));
-            let has_room = !is_lasting || member.session.has_room(message.size_bytes(), limits);
+            let has_room = !is_lasting || has_room(&member.session, message, limits);
             let rank = (has_room, presence);
             if is_able && !is_excepted && best.is_none_or(|(_, known)| rank > known) {
                 best = Some((member, rank));

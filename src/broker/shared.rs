@@ -80,6 +80,17 @@ pub struct RetainedStore {
     bytes: AtomicUsize,
 }
 
+/// Whether a message was retained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retaining {
+    /// It does not ask for it. `[MQTT-3.3.1-8]`
+    NotAsked,
+    /// It was, or its empty payload removed the one that was. `[MQTT-3.3.1-6]` `[MQTT-3.3.1-7]`
+    Done,
+    /// There are too many retained messages, or too many bytes in them.
+    Full,
+}
+
 #[derive(Debug, Default)]
 struct Retained {
     tree: RetainedTree<Arc<Message>>,
@@ -132,23 +143,23 @@ impl RetainedStore {
         }
     }
 
-    /// Some of the retained messages that a subscription gets, those from a text on, and the text to go on
-    /// from if there may be more. Looks at [`REPLAY_TOPICS`] topics at most, so that neither the lock nor
-    /// the caller is held up by how many there are.
-    pub fn matching(
+    /// Calls `f` with some of the retained messages that a subscription gets, those from a text on. Returns
+    /// the text to go on from if there may be more. It looks at [`REPLAY_TOPICS`] topics at most, so that
+    /// neither the lock nor the caller is held up by how many there are. No message is replaced meanwhile:
+    /// a number that `f` reserves for an old one is lower than that of any that replaces it.
+    pub fn for_each_matching(
         &self,
         filter: &TopicFilter,
         from: &str,
         now: Timestamp,
-    ) -> (Vec<Arc<Message>>, Option<String>) {
+        mut f: impl FnMut(&Arc<Message>),
+    ) -> Option<String> {
         let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found = Vec::new();
-        let next = retained.tree.for_each_match_from(filter, from, REPLAY_TOPICS, |_, message| {
+        retained.tree.for_each_match_from(filter, from, REPLAY_TOPICS, |_, message| {
             if !message.is_expired(now) {
-                found.push(message.clone());
+                f(message);
             }
-        });
-        (found, next)
+        })
     }
 
     /// Forgets the retained message of a topic: it was superseded by one that cannot be kept.

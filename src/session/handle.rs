@@ -5,8 +5,6 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
-use crate::limits::Limits;
-
 /// The shared face of a session: where it lives, and what a publisher on another shard has to know before
 /// it accepts a message for it. The owner shard alone touches the session itself.
 #[derive(Debug)]
@@ -98,12 +96,6 @@ impl SessionHandle {
     pub fn settle(&self, size_bytes: usize) {
         self.queued_messages.fetch_sub(1, Ordering::Relaxed);
         self.queued_bytes.fetch_sub(size_bytes, Ordering::Relaxed);
-    }
-
-    /// Whether one more message of this size is within the limits of the queue.
-    pub fn has_room(&self, size_bytes: usize, limits: &Limits) -> bool {
-        self.queued_messages() < limits.session_queue_messages_max
-            && self.queued_bytes() + size_bytes <= limits.session_queue_bytes_max
     }
 
     /// Messages accepted and not settled.

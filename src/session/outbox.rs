@@ -212,3 +212,100 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        codec::{Delivery, QoS},
+        message::Header,
+    };
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(Vec<u8>),
+        Publish(usize),
+        Hold,
+        Release,
+        Take(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Step::Write),
+            2 => prop_oneof![0..100_usize, 4000..5000_usize].prop_map(Step::Publish),
+            1 => Just(Step::Hold),
+            1 => Just(Step::Release),
+            3 => (0..6000_usize).prop_map(Step::Take),
+        ]
+    }
+
+    fn publish(payload_bytes: usize, outbox: &mut Outbox, expected: &mut Vec<u8>) {
+        let header = Header { qos: QoS::AtMostOnce, retain: false, expires_at: None, publisher: None };
+        let message = Arc::new(Message::new("t".into(), &vec![7; payload_bytes], header));
+        let head = PublishHead {
+            dup: false,
+            retain: false,
+            delivery: Delivery::AtMostOnce,
+            topic: "t",
+            forwarded: &[],
+            message_expiry_secs: None,
+            topic_alias: None,
+            subscription_ids: &[],
+            payload_len: payload_bytes,
+        };
+        outbox.write_publish(&head, Version::V311, &message);
+        head.write(Version::V311, expected);
+        expected.extend_from_slice(message.payload());
+    }
+
+    proptest! {
+        // All that was written comes out, in order, and nothing before its commit.
+        #[test]
+        fn bytes_come_out_as_they_went_in(steps in prop::collection::vec(step(), 1..60)) {
+            let mut outbox = Outbox::default();
+            let (mut written, mut taken) = (Vec::new(), Vec::new());
+            // Where the bytes behind each commit begin.
+            let mut holds: Vec<(u64, usize)> = Vec::new();
+            let (mut newest, mut committed) = (0, 0);
+            for step in steps {
+                match step {
+                    Step::Write(bytes) => {
+                        outbox.write(|run| {
+                            run.extend_from_slice(&bytes);
+                            true
+                        });
+                        written.extend_from_slice(&bytes);
+                    }
+                    Step::Publish(bytes) => publish(bytes, &mut outbox, &mut written),
+                    Step::Hold => {
+                        newest += 1;
+                        outbox.hold(newest);
+                        holds.push((newest, written.len()));
+                    }
+                    Step::Release if committed < newest => {
+                        committed += 1;
+                        outbox.release(committed);
+                    }
+                    Step::Release => {}
+                    Step::Take(mut count) => {
+                        while count > 0 && outbox.ready() > 0 {
+                            let chunk = outbox.chunk();
+                            let length = chunk.len().min(count);
+                            taken.extend_from_slice(&chunk[..length]);
+                            outbox.advance(length);
+                            count -= length.max(1);
+                        }
+                    }
+                }
+                let held_from = holds.iter().find(|(commit, _)| *commit > committed);
+                let free = held_from.map_or(written.len(), |(_, from)| *from);
+                prop_assert_eq!(taken.len() + outbox.ready(), free);
+                prop_assert_eq!(taken.len() + outbox.len(), written.len());
+                prop_assert_eq!(&taken[..], &written[..taken.len()]);
+            }
+        }
+    }
+}

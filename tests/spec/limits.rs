@@ -154,6 +154,7 @@ fn retained_messages_beyond_the_limit_are_refused_or_counted() {
     publisher.expect_code(PacketKind::PubAck, id, ReasonCode::QuotaExceeded);
     publisher.retain("b", "x", QoS::AtMostOnce);
     assert_eq!(world.drops(DropReason::RetainedFull), 1);
+    world.assert_accounting();
     // Another value for the same topic needs no room, and none at all makes some.
     let id = publisher.retain("a", "y", QoS::AtLeastOnce);
     publisher.expect_code(PacketKind::PubAck, id, ReasonCode::NoMatchingSubscribers);
@@ -161,6 +162,7 @@ fn retained_messages_beyond_the_limit_are_refused_or_counted() {
     let id = publisher.retain("b", "x", QoS::AtLeastOnce);
     publisher.expect_code(PacketKind::PubAck, id, ReasonCode::NoMatchingSubscribers);
     assert_eq!((world.shared().retained.messages(), world.shared().retained.bytes()), (1, 2));
+    world.assert_accounting();
 }
 
 // [MQTT-3.1.3-8] [MQTT-3.1.1/3.1.3-9] [MQTT-3.1.4-2]

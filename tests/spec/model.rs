@@ -87,6 +87,7 @@ struct Inflight {
     topic: &'static str,
     name: Name,
     qos: QoS,
+    retain: bool,
     is_received: bool,
     /// The subscribers that must get it once it is acknowledged, with their epoch.
     owed: Vec<(usize, u64)>,
@@ -151,6 +152,9 @@ impl Subscriber {
     }
 
     fn is_owed(&self, topic: &str) -> bool {
+        if !TOPICS.contains(&topic) {
+            return false;
+        }
         let matches = |filter: &str| match filter {
             "t/#" | SHARED_FILTER => true,
             "t/0" => topic == "t/0",
@@ -324,7 +328,9 @@ impl Run {
     }
 
     fn publish(&mut self, number: usize) {
-        let topic = self.random.pick(&TOPICS);
+        // Now and then one that nobody gets, and that the store has to have at the end.
+        let retain = self.random.one_in(10);
+        let topic = if retain { "retained" } else { self.random.pick(&TOPICS) };
         let qos = self.random.pick(&ALL_QOS);
         let owed = self.subscribers.iter().enumerate().filter(|(_, subscriber)| subscriber.is_owed(topic));
         let owed = owed.map(|(number, subscriber)| (number, subscriber.epoch)).collect();
@@ -338,10 +344,10 @@ impl Run {
         let id = publisher.next_id;
         if qos > QoS::AtMostOnce {
             publisher.next_id += 1;
-            let inflight = Inflight { id, topic, name: name.clone(), qos, is_received: false, owed };
+            let inflight = Inflight { id, topic, name: name.clone(), qos, retain, is_received: false, owed };
             publisher.inflight.push(inflight);
         }
-        client.publish_as(id, topic, &name, qos, |_| {});
+        client.publish_as(id, topic, &name, qos, |publish| publish.retain = retain);
     }
 
     /// Connects a publisher, and goes on where its last connection stopped.
@@ -364,6 +370,7 @@ impl Run {
             } else {
                 client.publish_as(inflight.id, inflight.topic, &inflight.name, inflight.qos, |publish| {
                     publish.dup = true;
+                    publish.retain = inflight.retain;
                 });
             }
         }

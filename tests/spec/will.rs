@@ -91,6 +91,7 @@ fn the_will_is_published_at_its_qos_and_retained_if_it_says_so() {
                 world.connect(Setup::new(version, "c").will(will)).drop_link();
                 assert_eq!(watcher.expect_publish("w", "gone").qos, qos);
                 assert_eq!(world.shared().retained.messages(), usize::from(retain));
+                world.assert_accounting();
                 let late = world.connect(Setup::new(version, "late"));
                 late.subscribe("w", QoS::ExactlyOnce);
                 if retain {

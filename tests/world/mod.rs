@@ -277,7 +277,7 @@ impl World {
         let inner = self.0.borrow();
         assert!(inner.forwards.is_empty(), "forwards are under way");
         let shards: Vec<&Shard> = inner.nodes.iter().map(|node| &node.shard).collect();
-        inner.store.assert_agrees(&shards);
+        inner.store.assert_agrees(&shards, inner.now);
         let sum = |counter: fn(&dunlin::broker::Counters) -> u64| inner.shared.sum(counter);
         let sessions = || shards.iter().flat_map(|shard| shard.sessions());
         let queued: usize = sessions().map(|session| session.handle.queued_messages()).sum();

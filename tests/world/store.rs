@@ -8,7 +8,10 @@ use std::{
 use dunlin::{
     broker::{Batch, Op, Shard},
     codec::PacketId,
+    message::Message,
     session::SessionHandle,
+    time::Timestamp,
+    topic::{TopicFilter, TopicLimits},
 };
 
 /// What the journal adds up to.
@@ -16,6 +19,7 @@ use dunlin::{
 pub(super) struct Store {
     /// Sessions by the address of their handle, which the entry keeps from being used again.
     sessions: BTreeMap<usize, Stored>,
+    retained: BTreeMap<Arc<str>, Arc<Message>>,
 }
 
 struct Stored {
@@ -61,7 +65,12 @@ impl Store {
                 let was_there = self.stored(session).filters.remove(filter.as_str());
                 assert!(was_there, "a subscription ends that the store does not know");
             }
-            Op::Append { targets, received, .. } => {
+            Op::Append { message, retain, targets, received } => {
+                if *retain && message.payload().is_empty() {
+                    self.retained.remove(message.topic());
+                } else if *retain {
+                    self.retained.insert(message.topic().clone(), message.clone());
+                }
                 for target in targets {
                     // The session may have ended since the publisher's shard looked.
                     if let Some(stored) = self.sessions.get_mut(&key(&target.session)) {
@@ -95,7 +104,18 @@ impl Store {
     }
 
     /// The store has what the shards would need after a restart, no more and no less.
-    pub(super) fn assert_agrees(&self, shards: &[&Shard]) {
+    pub(super) fn assert_agrees(&self, shards: &[&Shard], now: Timestamp) {
+        // Without what begins with `$`: the broker's own messages are made anew after a restart.
+        let all = TopicFilter::parse("#", &TopicLimits::default()).expect("a filter");
+        let mut retained = Vec::new();
+        let shared = shards[0].shared();
+        let mut from = Some(String::new());
+        while let Some(start) = from {
+            let push = |message: &Arc<Message>| retained.push(message.clone());
+            from = shared.retained.for_each_matching(&all, &start, now, push);
+        }
+        let stored = self.retained.values().filter(|message| !message.is_expired(now));
+        assert!(stored.eq(&retained), "retained messages: {:?} are stored of {retained:?}", self.retained);
         let mut known = 0;
         for session in shards.iter().flat_map(|shard| shard.sessions()) {
             let name = session.client_id();
