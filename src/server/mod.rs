@@ -277,7 +277,10 @@ impl Broker {
         &self.addresses
     }
 
-    /// Connects a client in this process, without a socket.
+    /// Connects a client in this process, without a socket. To the broker it is a client like any other: it
+    /// is counted among the connections, the authenticator is asked about it (its peer is
+    /// [`Peer::Memory`](crate::net::Peer::Memory)), and it takes over from another client with its
+    /// identifier. With an empty one it gets an identifier of its own.
     ///
     /// # Errors
     /// [`ClientError`] if the broker refuses it.

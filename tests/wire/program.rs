@@ -1,7 +1,7 @@
 //! The program itself: signals, exit codes, memory.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
     process::{Child, Command, ExitStatus, Stdio},
@@ -13,7 +13,7 @@ use dunlin::{
 };
 use tokio::net::TcpStream;
 
-use crate::{Peer, certificates::Directory, connect, peer::encoded, publish, within};
+use crate::{BOTH, Peer, certificates::Directory, connect, peer::encoded, publish, within};
 
 /// A running broker, killed at the end of the test if it is still there.
 struct Program {
@@ -30,10 +30,17 @@ fn command(directory: &Directory, arguments: &[&str]) -> Command {
 }
 
 impl Program {
-    /// Starts the broker and reads its log until it says where it listens.
     fn start(arguments: &[&str]) -> (Program, SocketAddr) {
         let directory = Directory::new();
-        let mut child = command(&directory, &["--listen", "127.0.0.1:0"]).args(arguments).spawn().unwrap();
+        let command = command(&directory, arguments);
+        Program::spawn(command, directory)
+    }
+
+    /// Starts the broker and reads its log until it says where it listens.
+    fn spawn(mut command: Command, directory: Directory) -> (Program, SocketAddr) {
+        // Nobody reads the log later on: lines about clients would fill the pipe and halt the broker.
+        let filter = "log.filter=\"warn,dunlin::server=info,dunlin::cli::serve=info,dunlin::listener=error\"";
+        let mut child = command.args(["--listen", "127.0.0.1:0", "--set", filter]).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         let address = loop {
@@ -199,4 +206,69 @@ async fn clients_that_do_not_read_do_not_fill_the_memory() {
     assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes more, after {sent} bytes of PINGREQ");
     publisher.send(&publish("flood", b"x", Delivery::AtMostOnce)).await;
     publisher.ping().await;
+}
+
+/// A packet takes memory as its bytes arrive, whatever size it says it has.
+#[tokio::test]
+async fn announced_packets_take_no_memory() {
+    const GROWTH_BYTES_MAX: usize = 24 * 1024 * 1024;
+    let (program, address) = Program::start(&[]);
+    client(address, Version::V5, "first").await.ping().await;
+    let before = program.resident_bytes();
+    let mut announcing = Vec::new();
+    for number in 0..300 {
+        let mut peer = client(address, Version::V5, &format!("announcing-{number}")).await;
+        peer.ping().await;
+        // 15 MiB each.
+        peer.send_bytes(&[0x30, 0x80, 0x80, 0xc0, 0x07, 0, 1, b't', 0]).await;
+        announcing.push(peer);
+    }
+    client(address, Version::V5, "last").await.ping().await;
+    let grown = program.resident_bytes().saturating_sub(before);
+    assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes more");
+}
+
+/// Connections that come and go leave nothing behind.
+#[tokio::test]
+async fn connections_that_are_over_take_no_memory() {
+    const GROWTH_BYTES_MAX: usize = 8 * 1024 * 1024;
+    let (program, address) = Program::start(&[]);
+    let come_and_go = async |count: usize| {
+        for number in 0..count {
+            let mut peer = client(address, BOTH[number % 2], &format!("passing-{number}")).await;
+            peer.subscribe(&format!("passing/{number}"), QoS::AtLeastOnce).await;
+            peer.publish_acknowledged("passing", &[7; 100]).await;
+        }
+    };
+    come_and_go(1000).await;
+    let before = program.resident_bytes();
+    come_and_go(4000).await;
+    let grown = program.resident_bytes().saturating_sub(before);
+    assert!(grown < GROWTH_BYTES_MAX, "{grown} bytes more");
+}
+
+/// Without file descriptors the broker waits until there are some again.
+#[tokio::test]
+async fn running_out_of_file_descriptors_is_got_over() {
+    let directory = Directory::new();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 60 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_dunlin")]);
+    limited.arg("--data-dir").arg(directory.path("data"));
+    limited.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default());
+    limited.stdin(Stdio::null()).stderr(Stdio::piped());
+    let (_program, address) = Program::spawn(limited, directory);
+    let mut connected = Vec::new();
+    for number in 0..20 {
+        connected.push(client(address, Version::V5, &format!("early-{number}")).await);
+    }
+    // More than there are descriptors left; the system completes the connections by itself.
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        waiting.push(within(TcpStream::connect(address)).await.unwrap());
+    }
+    for peer in &mut connected {
+        peer.ping().await;
+    }
+    drop(waiting);
+    client(address, Version::V5, "late").await.ping().await;
 }

@@ -2,7 +2,7 @@
 
 use dunlin::{
     QoS,
-    codec::{Connect, ConnectProperties, Delivery, ReasonCode, Version},
+    codec::{Connect, ConnectProperties, Delivery, Packet, ReasonCode, Version},
 };
 
 use crate::{BOTH, Server, connect, id, ids_on_both_shards, peer::encoded, publish};
@@ -65,6 +65,30 @@ async fn two_thousand_clients_at_once_all_get_a_message() {
     publisher.publish_acknowledged("storm/all", b"hello").await;
     for task in tasks {
         crate::within(task).await.unwrap();
+    }
+}
+
+/// Who has seen an acknowledgement may tell others, and they find the message there: whatever a subscriber
+/// asks for after that is answered behind it, though its session is on another shard.
+#[tokio::test]
+async fn an_acknowledged_message_is_ahead_of_what_its_subscriber_does_next() {
+    let server = Server::start().await;
+    let mut publisher = server.client(Version::V5, "publisher").await;
+    let mut subscribers = Vec::new();
+    for client_id in ids_on_both_shards("causal").take(8) {
+        let mut peer = server.client(Version::V5, &client_id).await;
+        peer.subscribe("cause", QoS::AtMostOnce).await;
+        subscribers.push(peer);
+    }
+    for round in 0..200_u32 {
+        publisher.publish_acknowledged("cause", &round.to_be_bytes()).await;
+        for subscriber in &mut subscribers {
+            subscriber.send(&Packet::PingReq).await;
+        }
+        for subscriber in &mut subscribers {
+            subscriber.expect_message("cause", &round.to_be_bytes()).await;
+            subscriber.expect(&Packet::PingResp).await;
+        }
     }
 }
 
