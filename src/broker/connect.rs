@@ -103,7 +103,8 @@ struct Terms {
 }
 
 impl Terms {
-    fn new(connect: &Connect<'_>, limits: &Limits) -> Terms {
+    fn new(admission: &Admission<'_>, limits: &Limits) -> Terms {
+        let connect = admission.connect;
         let asked = match connect.version {
             Version::V5 => connect.properties.session_expiry_secs.unwrap_or(0),
             // [MQTT-3.1.1/3.1.2-6]
@@ -111,6 +112,7 @@ impl Terms {
             Version::V31 | Version::V311 => u32::MAX,
         };
         let keep_alive_secs = match (connect.keep_alive_secs, limits.keep_alive_secs_max) {
+            (asked, _) if admission.is_local => asked,
             (0, u16::MAX) => 0,
             (0, max) => max,
             (asked, max) => asked.min(max),
@@ -130,7 +132,7 @@ impl Shard {
     ) -> Result<LinkId, Refusal> {
         let connect = admission.connect;
         let client_id: Arc<str> = admission.assigned_client_id.unwrap_or(connect.client_id).into();
-        let terms = Terms::new(connect, &self.shared.limits);
+        let terms = Terms::new(admission, &self.shared.limits);
         self.check_will(&client_id, &admission.principal, connect.will.as_ref())?;
         self.check_conn_ack(admission, &terms)?;
         let known = self.by_client.get(&client_id).copied();

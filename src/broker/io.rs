@@ -22,6 +22,9 @@ pub struct Admission<'a> {
     pub principal: Principal,
     /// Where it connects from, for logs.
     pub peer: Arc<str>,
+    /// Whether the client is in this process: it cannot vanish without its connection being closed, so it
+    /// needs no Keep Alive.
+    pub is_local: bool,
     /// Last data of an enhanced authentication, sent in CONNACK.
     pub authentication_data: Option<&'a [u8]>,
 }

@@ -10,6 +10,7 @@ use std::{
 use clap::Args;
 use tokio::{runtime, signal::unix};
 use tracing::{error, info, warn};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt};
 
 use super::{EXAMPLES, FAILURE, Settings, USAGE, complain};
@@ -33,10 +34,14 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    if let Err(error) = start_log(&loaded.config.log) {
-        complain(error);
-        return USAGE.into();
-    }
+    // Dropped last: it writes what is left.
+    let _log = match start_log(&loaded.config.log) {
+        Ok(guard) => guard,
+        Err(error) => {
+            complain(error);
+            return USAGE.into();
+        }
+    };
     match loaded.file.as_deref().map(Path::display) {
         Some(file) => info!(%file, "configuration read"),
         None => info!("no configuration file, defaults apply"),
@@ -106,10 +111,16 @@ impl Signals {
     }
 }
 
+/// Lines of the log that wait to be written. Further ones are lost: a reader that does not read must not
+/// stop the broker.
+const LINES_MAX: usize = 10_000;
+
 /// Sends logs to standard error, filtered per module.
-fn start_log(log: &Log) -> Result<(), String> {
+fn start_log(log: &Log) -> Result<WorkerGuard, String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("log.filter: {error}"))?;
-    let builder = fmt().with_env_filter(filter).with_writer(io::stderr);
+    let (writer, guard) =
+        NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(io::stderr());
+    let builder = fmt().with_env_filter(filter).with_writer(writer);
     // https://no-color.org: set and not empty.
     let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let started = match log.format {
@@ -117,5 +128,5 @@ fn start_log(log: &Log) -> Result<(), String> {
         LogFormat::Pretty => builder.with_ansi(true).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
-    started.map_err(|error| format!("logs: {error}"))
+    started.map(|()| guard).map_err(|error| format!("logs: {error}"))
 }

@@ -18,7 +18,7 @@ use crate::{
     auth::BoxFuture,
     broker::{Admission, Cause, Misbehaviour, Outputs, Shard},
     codec::{self, Decoded, Packet, ReasonCode, Version},
-    net::Stream,
+    net::{Peer, Stream},
     session::LinkId,
     time::Timestamp,
 };
@@ -79,6 +79,7 @@ async fn run(cell: &Rc<ShardCell>, arrival: Arrival) {
         assigned_client_id: is_assigned.then_some(&*client_id),
         principal,
         peer: stream.peer().to_string().into(),
+        is_local: matches!(stream.peer(), Peer::Memory),
         authentication_data: authentication_data.as_deref(),
     };
     let id = match cell.turn(|shard, now, out| shard.connect(now, &admission, out)) {
@@ -89,7 +90,7 @@ async fn run(cell: &Rc<ShardCell>, arrival: Arrival) {
                 linger(&mut stream).await;
             }
             cell.look(|shard| shard.counters().connects_refused.add(1));
-            tracing::info!(target: "dunlin::client", client = %client_id, code = %refusal.code, "refused: {}", refusal.why);
+            tracing::info!(target: "dunlin::connection", client = %client_id, code = %refusal.code, "refused: {}", refusal.why);
             return;
         }
     };

@@ -8,26 +8,26 @@ use crate::broker::{Cause, Event};
 pub(crate) fn event(event: &Event) {
     match event {
         Event::Connected { client_id, peer, session_present, keep_alive_secs, expiry_secs } => info!(
-            target: "dunlin::client",
+            target: "dunlin::connection",
             client = %client_id, %peer, session_present, keep_alive_secs, expiry_secs, "connected"
         ),
         Event::Disconnected { client_id, peer, cause } => disconnected(client_id, peer, cause),
         Event::SessionEnded { client_id, undelivered: 0 } => {
-            debug!(target: "dunlin::client", client = %client_id, "session ended");
+            debug!(target: "dunlin::connection", client = %client_id, "session ended");
         }
         Event::SessionEnded { client_id, undelivered } => {
-            info!(target: "dunlin::client", client = %client_id, undelivered, "session ended before all was delivered");
+            info!(target: "dunlin::connection", client = %client_id, undelivered, "session ended before all was delivered");
         }
         Event::PublishRefused { client_id, topic, code, why } => {
-            warn!(target: "dunlin::client", client = %client_id, %topic, %code, "PUBLISH refused, further ones are only counted: {why}");
+            warn!(target: "dunlin::connection", client = %client_id, %topic, %code, "PUBLISH refused, further ones are only counted: {why}");
         }
         Event::SubscriptionRefused { client_id, filter, code } => {
-            warn!(target: "dunlin::client", client = %client_id, filter, %code, "subscription refused; further ones are only counted");
+            warn!(target: "dunlin::connection", client = %client_id, filter, %code, "subscription refused; further ones are only counted");
         }
         Event::Dropped { client_id, topic, reason } => {
             let reason = reason.name();
             warn!(
-                target: "dunlin::client",
+                target: "dunlin::connection",
                 client = %client_id, %topic, reason, "message dropped; further ones are only counted"
             );
         }
@@ -37,7 +37,7 @@ pub(crate) fn event(event: &Event) {
 fn disconnected(client_id: &str, peer: &str, cause: &Cause) {
     match cause {
         Cause::Malformed(_) | Cause::Misbehaved(_) | Cause::TooSlow | Cause::AuthenticationFailed(_) => {
-            warn!(target: "dunlin::client", client = %client_id, %peer, "disconnected: {cause}");
+            warn!(target: "dunlin::connection", client = %client_id, %peer, "disconnected: {cause}");
         }
         Cause::Disconnect(_)
         | Cause::Eof
@@ -45,7 +45,7 @@ fn disconnected(client_id: &str, peer: &str, cause: &Cause) {
         | Cause::KeepAlive
         | Cause::TakenOver { .. }
         | Cause::Stopping => {
-            info!(target: "dunlin::client", client = %client_id, %peer, "disconnected: {cause}");
+            info!(target: "dunlin::connection", client = %client_id, %peer, "disconnected: {cause}");
         }
     }
 }

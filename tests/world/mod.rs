@@ -512,6 +512,7 @@ impl Inner {
             assigned_client_id: assigned.as_deref(),
             principal: Principal { user: connect.user_name.map(Into::into) },
             peer: format!("peer-{peer}").into(),
+            is_local: false,
             authentication_data: None,
         };
         let node = &mut self.nodes[index];
