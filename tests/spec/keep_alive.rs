@@ -81,3 +81,51 @@ fn a_server_keep_alive_replaces_the_clients_own() {
         client.expect_closed(ReasonCode::KeepAliveTimeout);
     }
 }
+
+// [MQTT-3.1.2-22] A client on a slow line that pings in time is not silent, however much waits for it.
+#[test]
+fn what_waits_for_a_slow_client_does_not_hide_its_signs_of_life() {
+    all(|version| {
+        let world = World::limited(|limits| limits.outbox_bytes_max = 1024);
+        let client = world.connect(Setup::new(version, "c").keep_alive(2));
+        client.subscribe("firmware", QoS::AtMostOnce);
+        client.stall();
+        world.connect(Setup::new(version, "p")).publish("firmware", &"x".repeat(10_000), QoS::AtMostOnce);
+        for _ in 0..10 {
+            world.advance(Duration::from_millis(1500));
+            client.ping();
+        }
+        client.unstall();
+        client.expect_publish("firmware", &"x".repeat(10_000));
+        for _ in 0..10 {
+            client.expect(&Got::PingResp);
+        }
+        client.expect_nothing();
+        // The line that is dead is found out none the less.
+        client.stall();
+        world.advance(Duration::from_secs(4));
+        client.unstall();
+        client.expect_closed(ReasonCode::KeepAliveTimeout);
+    });
+}
+
+// [MQTT-3.1.2-22] While the broker does not read from a client it cannot hear it: what its socket takes counts.
+#[test]
+fn a_client_that_the_broker_does_not_read_from_lives_while_its_socket_takes_something() {
+    all(|version| {
+        let world = World::limited(|limits| limits.outbox_bytes_max = 1024);
+        let client = world.connect(Setup::new(version, "c").keep_alive(2));
+        client.stall();
+        for _ in 0..2000 {
+            client.ping();
+        }
+        for _ in 0..5 {
+            world.advance(Duration::from_millis(2000));
+            client.read_some(10);
+            assert!(!client.is_closed());
+        }
+        world.advance(Duration::from_millis(3001));
+        client.unstall();
+        assert!(client.is_closed());
+    });
+}

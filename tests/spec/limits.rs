@@ -236,3 +236,74 @@ fn sessions_and_their_subscriptions_have_limits() {
         world.assert_accounting();
     });
 }
+
+// A SUBSCRIBE sets off no more than there is room for, however many retained messages it matches and
+// however often it names a filter.
+#[test]
+fn retained_messages_are_read_for_a_subscription_as_there_is_room() {
+    let world = World::limited(|limits| limits.outbox_bytes_max = 4096);
+    let publisher = world.connect(Setup::v5("p"));
+    for number in 0..2000 {
+        publisher.publish_with(&format!("r/{number:04}"), "x", QoS::AtMostOnce, |publish| publish.retain = true);
+    }
+    let client = world.connect(Setup::v5("c").manual());
+    client.stall();
+    let id = client.send_subscribe(&vec![("r/#", PLAIN); 500], 0);
+    let waiting = world.waiting("c");
+    assert!(waiting <= 256, "{waiting} messages wait in the session");
+    client.unstall();
+    client.expect(&Got::SubAck { id, codes: vec![0; 500] });
+    for number in 0..2000 {
+        client.expect_publish(&format!("r/{number:04}"), "x");
+    }
+    client.expect_nothing();
+    world.assert_accounting();
+}
+
+#[test]
+fn a_packet_has_so_many_filters_and_a_session_so_many_shares() {
+    let world = World::limited(|limits| {
+        limits.packet_filters_max = 2;
+        limits.session_shares_max = 1;
+    });
+    let client = world.connect(Setup::v5("c"));
+    let id = client.send_subscribe(&[("$share/g/a", PLAIN), ("$share/h/a", PLAIN)], 0);
+    client.expect(&Got::SubAck { id, codes: vec![0, ReasonCode::QuotaExceeded as u8] });
+    client.unsubscribe("$share/g/a");
+    let id = client.send_subscribe(&[("$share/h/a", PLAIN)], 0);
+    client.expect(&Got::SubAck { id, codes: vec![0] });
+    client.send_subscribe(&[("a", PLAIN), ("b", PLAIN), ("c", PLAIN)], 0);
+    client.expect_closed(ReasonCode::QuotaExceeded);
+    world.assert_accounting();
+}
+
+// Those who read are served though the queues of those who do not are full.
+#[test]
+fn full_queues_do_not_hold_up_who_has_room() {
+    let world = World::limited(|limits| limits.queues_bytes_max = 100);
+    let slow = world.connect(Setup::v5("slow").manual());
+    slow.subscribe("bulk", QoS::AtLeastOnce);
+    let good = world.connect(Setup::v5("good"));
+    good.subscribe("other", QoS::AtLeastOnce);
+    let publisher = world.connect(Setup::v5("p").manual());
+    let id = publisher.publish("bulk", &"x".repeat(90), QoS::AtLeastOnce);
+    publisher.expect_ack(PacketKind::PubAck, id);
+    world.advance(std::time::Duration::from_secs(1));
+    let id = publisher.publish("other", &"x".repeat(90), QoS::AtLeastOnce);
+    publisher.expect_ack(PacketKind::PubAck, id);
+    good.expect_publish("other", &"x".repeat(90));
+    let id = publisher.publish("nobody", &"x".repeat(90), QoS::AtLeastOnce);
+    publisher.expect_code(PacketKind::PubAck, id, ReasonCode::NoMatchingSubscribers);
+}
+
+// [MQTT-3.3.1-5] What cannot be kept supersedes what was.
+#[test]
+fn a_retained_message_that_cannot_be_kept_leaves_no_old_one() {
+    let world = World::limited(|limits| limits.retained_bytes_max = 4);
+    let client = world.connect(Setup::v5("c"));
+    client.publish_with("t", "old", QoS::AtMostOnce, |publish| publish.retain = true);
+    assert_eq!(world.shared().retained.messages(), 1);
+    client.publish_with("t", "much newer", QoS::AtMostOnce, |publish| publish.retain = true);
+    assert_eq!((world.shared().retained.messages(), world.shared().retained.bytes()), (0, 0));
+    world.assert_accounting();
+}

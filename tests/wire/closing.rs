@@ -129,3 +129,38 @@ fn with_will(version: Version, client_id: &str) -> Connect<'_> {
     let will = Will { qos: QoS::AtMostOnce, retain: false, topic: "will", payload: b"gone", properties };
     Connect { will: Some(will), ..connect(version, client_id) }
 }
+
+/// [MQTT-3.1.1/3.14.4-3] A client that leaves with unread messages resets its connection, and writing to it
+/// fails before its last words are read. They count nevertheless: no will after DISCONNECT.
+#[tokio::test]
+async fn a_disconnect_counts_though_the_client_has_not_read_all() {
+    const ROUNDS: usize = 20;
+    let mut config = config();
+    config.sys_interval = std::time::Duration::from_millis(20);
+    let server = Server::with(config).await;
+    let mut witness = server.client(Version::V5, "witness").await;
+    witness.subscribe("will", QoS::AtMostOnce).await;
+    let mut publisher = server.client(Version::V5, "publisher").await;
+    let will = Will {
+        qos: QoS::AtMostOnce,
+        retain: false,
+        topic: "will",
+        payload: b"gone",
+        properties: WillProperties::default(),
+    };
+    for _ in 0..ROUNDS {
+        let mut leaver = server.open_narrow(Version::V311).await;
+        leaver.connect(&Connect { will: Some(will.clone()), ..connect(Version::V311, "leaver") }).await;
+        leaver.subscribe("flood", QoS::AtMostOnce).await;
+        for _ in 0..50 {
+            publisher.send(&publish("flood", &[7; 10_000], Delivery::AtMostOnce)).await;
+        }
+        publisher.ping().await;
+        leaver.send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success))).await;
+        drop(leaver);
+    }
+    // The witness, the publisher and the reader of this value are left.
+    crate::statistics::value(&server, "clients/connected", |value| value <= 3).await;
+    publisher.send(&publish("will", b"none before", Delivery::AtMostOnce)).await;
+    witness.expect_message("will", b"none before").await;
+}

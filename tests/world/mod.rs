@@ -261,6 +261,13 @@ impl World {
         self.0.borrow().shared.clone()
     }
 
+    /// Messages that wait in a session to be sent.
+    pub(crate) fn waiting(&self, client_id: &str) -> usize {
+        let inner = self.0.borrow();
+        let session = inner.nodes.iter().find_map(|node| node.shard.session(client_id));
+        session.map_or(0, |session| session.transient.len() + session.outbound.queued())
+    }
+
     /// Whether the broker has a session for this client.
     pub(crate) fn has_session(&self, client_id: &str) -> bool {
         self.0.borrow().nodes.iter().any(|node| node.shard.session(client_id).is_some())
