@@ -27,7 +27,7 @@ pub struct Limits {
     pub topic_alias_maximum: u16,
     /// Topic aliases that the broker uses towards a client at most.
     pub topic_alias_out_maximum: u16,
-    /// Longest Keep Alive in seconds; clients that ask for more, or for none, are told this one.
+    /// Longest Keep Alive in seconds; MQTT 5 clients that ask for more, or for none, are told this one.
     pub keep_alive_secs_max: u16,
     /// Longest Session Expiry Interval in seconds; `u32::MAX` means no limit.
     pub session_expiry_secs_max: u32,

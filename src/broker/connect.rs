@@ -111,8 +111,10 @@ impl Terms {
             Version::V31 | Version::V311 if connect.clean_start => 0,
             Version::V31 | Version::V311 => u32::MAX,
         };
+        // Who cannot be told of another Keep Alive keeps its own. [MQTT-3.2.2-22]
+        let is_free = admission.is_local || !connect.version.is_v5();
         let keep_alive_secs = match (connect.keep_alive_secs, limits.keep_alive_secs_max) {
-            (asked, _) if admission.is_local => asked,
+            (asked, _) if is_free => asked,
             (0, u16::MAX) => 0,
             (0, max) => max,
             (asked, max) => asked.min(max),

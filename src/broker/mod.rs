@@ -187,9 +187,10 @@ impl Shard {
     }
 
     /// A packet of re-authentication for the client. `[MQTT-4.12.1-2]`
-    pub fn authenticate(&mut self, id: LinkId, auth: &Auth<'_>, out: &mut Outputs) {
+    pub fn authenticate(&mut self, now: Timestamp, id: LinkId, auth: &Auth<'_>, out: &mut Outputs) {
         if self.session_of(id).is_some() {
             self.write(id, &Packet::Auth(auth.clone()), out);
+            self.end_turn(now, out);
         }
     }
 

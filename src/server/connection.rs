@@ -387,7 +387,7 @@ impl Connection {
                 if let Some(principal) = principal {
                     shard.set_principal(self.id, principal.clone());
                 }
-                shard.authenticate(self.id, &state.packet(*reason, data.as_deref()), out);
+                shard.authenticate(now, self.id, &state.packet(*reason, data.as_deref()), out);
             }
             Outcome::Failed(code) => shard.disconnect(now, self.id, Cause::AuthenticationFailed(*code), out),
         });

@@ -210,7 +210,7 @@ impl Client {
             ..AuthProperties::default()
         };
         let auth = Auth { reason: ReasonCode::ContinueAuthentication, properties };
-        node.shard.authenticate(link, &auth, &mut node.out);
+        node.shard.authenticate(inner.now, link, &auth, &mut node.out);
         inner.settle();
     }
 
