@@ -144,7 +144,7 @@ impl RetainedStore {
     }
 
     /// Calls `f` with some of the retained messages that a subscription gets, those from a text on. Returns
-    /// the text to go on from if there may be more. It looks at [`REPLAY_TOPICS`] topics at most, so that
+    /// the text to go on from if there may be more. It looks at a few topics at most, so that
     /// neither the lock nor the caller is held up by how many there are. No message is replaced meanwhile:
     /// a number that `f` reserves for an old one is lower than that of any that replaces it.
     pub fn for_each_matching(

@@ -244,7 +244,8 @@ fn retained_messages_are_read_for_a_subscription_as_there_is_room() {
     let world = World::limited(|limits| limits.outbox_bytes_max = 4096);
     let publisher = world.connect(Setup::v5("p"));
     for number in 0..2000 {
-        publisher.publish_with(&format!("r/{number:04}"), "x", QoS::AtMostOnce, |publish| publish.retain = true);
+        publisher
+            .publish_with(&format!("r/{number:04}"), "x", QoS::AtMostOnce, |publish| publish.retain = true);
     }
     let client = world.connect(Setup::v5("c").manual());
     client.stall();
