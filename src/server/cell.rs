@@ -154,7 +154,7 @@ impl ShardCell {
         match letter {
             Mail::Forward(forward) => self.turn(|shard, now, out| shard.forwarded(now, &forward, out)),
             Mail::Committed(commit) => self.turn(|shard, now, out| shard.committed(now, commit, out)),
-            Mail::Arrival(arrival) => connection::start(self, arrival),
+            Mail::Arrival(arrival) => connection::start(self, *arrival),
             Mail::Local(socket) => super::listen::greet_local(self, socket),
             Mail::Stop => {
                 self.is_stopping.set(true);

@@ -26,6 +26,7 @@ use crate::{
 use super::{
     cell::ShardCell,
     handshake::{self, Arrival},
+    listen::Entry,
     mailbox::FORWARDED_MAX,
     reauthentication::{Outcome, Reauthentication},
 };
@@ -51,17 +52,7 @@ const SLICES: usize = 16;
 
 /// Starts the task of a connection whose session is on this shard.
 #[expect(clippy::disallowed_methods, reason = "the shell has tasks")]
-pub(crate) fn start(cell: &Rc<ShardCell>, arrival: Box<Arrival>) {
-    let cell = cell.clone();
-    tokio::task::spawn_local(async move {
-        cell.connections.set(cell.connections.get() + 1);
-        run(&cell, *arrival).await;
-        cell.connections.set(cell.connections.get() - 1);
-        cell.emptied.notify_one();
-    });
-}
-
-async fn run(cell: &Rc<ShardCell>, arrival: Arrival) {
+pub(crate) fn start(cell: &Rc<ShardCell>, arrival: Arrival) {
     let Arrival { mut stream, bytes, client_id, is_assigned, principal, authentication_data, door, entry } =
         arrival;
     if stream.attach().is_err() || cell.is_stopping.get() {
@@ -82,38 +73,60 @@ async fn run(cell: &Rc<ShardCell>, arrival: Arrival) {
         is_local: matches!(stream.peer(), Peer::Memory),
         authentication_data: authentication_data.as_deref(),
     };
-    let id = match cell.turn(|shard, now, out| shard.connect(now, &admission, out)) {
-        Ok(id) => id,
+    let present = Present::new(cell);
+    match cell.turn(|shard, now, out| shard.connect(now, &admission, out)) {
+        Ok(id) => {
+            let connection = Connection {
+                cell: cell.clone(),
+                id,
+                version: connect.version,
+                packet_bytes_max,
+                partial: Partial { bytes: bytes[len..].to_vec(), whole: 0 },
+                reauthentication: Reauthentication::new(&connect, &client_id, &stream, &door),
+                authenticating: None,
+                deadline: None,
+                is_flushed: true,
+                broken: None,
+                parked: 0,
+            };
+            tokio::task::spawn_local(drive(connection, stream, entry, present));
+        }
         Err(refusal) => {
-            let answer = handshake::refuse(&mut stream, &connect, &refusal);
-            if timeout(CLOSE_TIMEOUT, answer).await.is_ok() {
-                linger(&mut stream).await;
-            }
             cell.look(|shard| shard.counters().connects_refused.add(1));
             tracing::info!(target: "dunlin::connection", client = %client_id, code = %refusal.code, "refused: {}", refusal.why);
-            return;
+            let answer = handshake::refusal(&connect, &refusal);
+            tokio::task::spawn_local(turn_away(stream, answer, entry, present));
         }
-    };
-    let reauthentication = Reauthentication::new(&connect, &client_id, &stream, &door);
-    let connection = Connection {
-        cell: cell.clone(),
-        id,
-        version: connect.version,
-        packet_bytes_max,
-        partial: Partial { bytes: bytes[len..].to_vec(), whole: 0 },
-        reauthentication,
-        authenticating: None,
-        deadline: None,
-        is_flushed: true,
-        broken: None,
-    };
-    drop(bytes);
-    drive(connection, stream).await;
-    drop(entry);
+    }
+}
+
+/// Counts the task of a connection for as long as it is kept.
+struct Present(Rc<ShardCell>);
+
+impl Present {
+    fn new(cell: &Rc<ShardCell>) -> Present {
+        cell.connections.set(cell.connections.get() + 1);
+        Present(cell.clone())
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.emptied.notify_one();
+    }
+}
+
+/// Tells a client that it is refused, and closes.
+async fn turn_away(mut stream: Stream, answer: Vec<u8>, entry: Entry, present: Present) {
+    if let Ok(Ok(())) = timeout(CLOSE_TIMEOUT, send(&mut stream, &answer)).await {
+        linger(&mut stream).await;
+    }
+    drop((entry, present));
 }
 
 /// Drives a connection to its end.
-async fn drive(mut connection: Connection, mut stream: Stream) {
+async fn drive(mut connection: Connection, mut stream: Stream, entry: Entry, present: Present) {
     let id = connection.id;
     let cell = connection.cell.clone();
     let cause = poll_fn(|cx| connection.poll(cx, &mut stream)).await;
@@ -123,6 +136,7 @@ async fn drive(mut connection: Connection, mut stream: Stream) {
     if is_ours {
         linger(&mut stream).await;
     }
+    drop((entry, present));
 }
 
 /// Sends bytes to the last.
@@ -165,6 +179,8 @@ struct Connection {
     is_flushed: bool,
     /// Why nothing can be written any more, once that is so.
     broken: Option<String>,
+    /// When it last began to wait for room in the mailboxes.
+    parked: u64,
 }
 
 /// The beginning of a packet that is not complete.
@@ -206,7 +222,7 @@ impl Connection {
             if self.broken.is_none() && !self.cell.look(|shard| shard.may_read(self.id)) {
                 return Poll::Pending;
             }
-            ready!(self.cell.common.mailboxes.poll_room(cx));
+            ready!(self.cell.common.mailboxes.poll_room(&mut self.parked, cx));
             if self.hear_kept() {
                 continue;
             }

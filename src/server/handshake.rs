@@ -136,7 +136,7 @@ async fn admit_client(
     };
     let result = authenticate(common, stream, bytes, &connect, door).await;
     if let Err(Failure::Refused { refusal, .. }) = &result {
-        refuse(stream, &connect, refusal).await;
+        let _: io::Result<()> = super::connection::send(stream, &self::refusal(&connect, refusal)).await;
     }
     // What came behind CONNECT stays behind it.
     let rest = std::mem::replace(bytes, connect_bytes);
@@ -251,12 +251,14 @@ async fn read_packet(
     }
 }
 
-/// Answers a CONNECT that is refused. The caller closes the connection. `[MQTT-3.2.2-7]`
-/// `[MQTT-3.1.1/3.2.2-5]`
-pub(crate) async fn refuse(stream: &mut Stream, connect: &Connect<'_>, refusal: &Refusal) {
+/// The answer to a CONNECT that is refused; empty if there is none that the version has or the client
+/// takes. The caller closes the connection. `[MQTT-3.2.2-7]` `[MQTT-3.1.1/3.2.2-5]`
+pub(crate) fn refusal(connect: &Connect<'_>, refusal: &Refusal) -> Vec<u8> {
+    let mut bytes = Vec::new();
     if let Some(packet) = refusal.conn_ack(connect.version) {
-        send(stream, &packet, connect.version, packet_bytes_max(connect)).await;
+        codec::encode_within(&packet, connect.version, packet_bytes_max(connect), &mut bytes);
     }
+    bytes
 }
 
 /// The largest packet in bytes that a client takes.

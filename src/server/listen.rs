@@ -137,7 +137,7 @@ fn greet(
 fn send_home(cell: &Rc<ShardCell>, mut arrival: Box<handshake::Arrival>) {
     let home = cell.common.home(&arrival.client_id);
     if home == usize::from(cell.index) {
-        connection::start(cell, arrival);
+        connection::start(cell, *arrival);
     } else if arrival.stream.detach().is_ok() {
         cell.common.mailboxes[home].post([Mail::Arrival(arrival)]);
     }

@@ -96,12 +96,22 @@ impl Mailbox {
 pub(crate) struct Mailboxes {
     boxes: Vec<Mailbox>,
     /// Connections that wait until no mailbox is crowded.
-    parked: Mutex<Vec<Waker>>,
+    parked: Mutex<Parked>,
+}
+
+/// Connections that wait, each once.
+struct Parked {
+    wakers: Vec<Waker>,
+    /// Counts how often all were woken, from 1.
+    round: u64,
 }
 
 impl Mailboxes {
     pub(crate) fn new(shards: usize) -> Mailboxes {
-        Mailboxes { boxes: (0..shards).map(|_| Mailbox::default()).collect(), parked: Mutex::default() }
+        Mailboxes {
+            boxes: (0..shards).map(|_| Mailbox::default()).collect(),
+            parked: Mutex::new(Parked { wakers: Vec::new(), round: 1 }),
+        }
     }
 
     /// Takes all letters of one shard, leaving `empty` in their place. False if there were none.
@@ -110,18 +120,27 @@ impl Mailboxes {
         let was_crowded = mailbox.is_crowded();
         let was_full = mailbox.take(empty);
         if was_crowded {
-            let parked = std::mem::take(&mut *self.parked.lock().unwrap_or_else(PoisonError::into_inner));
-            parked.into_iter().for_each(Waker::wake);
+            let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+            parked.round += 1;
+            let wakers = std::mem::take(&mut parked.wakers);
+            drop(parked);
+            wakers.into_iter().for_each(Waker::wake);
         }
         was_full
     }
 
-    /// Ready while no mailbox is crowded.
-    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Ready while no mailbox is crowded. `parked_in` is the caller's: the round in which it last had to
+    /// wait, 0 at first.
+    pub(crate) fn poll_room(&self, parked_in: &mut u64, cx: &Context<'_>) -> Poll<()> {
         if !self.is_any_crowded() {
             return Poll::Ready(());
         }
-        self.parked.lock().unwrap_or_else(PoisonError::into_inner).push(cx.waker().clone());
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        if *parked_in != parked.round {
+            *parked_in = parked.round;
+            parked.wakers.push(cx.waker().clone());
+        }
+        drop(parked);
         // Whoever emptied it in between may not have seen this waker.
         if self.is_any_crowded() { Poll::Pending } else { Poll::Ready(()) }
     }

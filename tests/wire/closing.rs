@@ -148,9 +148,10 @@ async fn a_disconnect_counts_though_the_client_has_not_read_all() {
         payload: b"gone",
         properties: WillProperties::default(),
     };
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
+        let client_id = format!("leaver-{round}");
         let mut leaver = server.open_narrow(Version::V311).await;
-        leaver.connect(&Connect { will: Some(will.clone()), ..connect(Version::V311, "leaver") }).await;
+        leaver.connect(&Connect { will: Some(will.clone()), ..connect(Version::V311, &client_id) }).await;
         leaver.subscribe("flood", QoS::AtMostOnce).await;
         for _ in 0..50 {
             publisher.send(&publish("flood", &[7; 10_000], Delivery::AtMostOnce)).await;
