@@ -11,6 +11,7 @@ WORKDIR /build
 
 # Dependencies change seldom: they are compiled in a layer of their own, against an empty package.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 RUN mkdir src \
     && touch src/lib.rs \
     && echo 'fn main() {}' > src/main.rs \
