@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{runtime, signal::unix};
 use tracing::{error, info, warn};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -46,7 +47,24 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
         Some(file) => info!(%file, "configuration read"),
         None => info!("no configuration file, defaults apply"),
     }
+    raise_descriptor_limit(&loaded.config);
     run(loaded.config)
+}
+
+/// Lets the process open as many files as the system allows it: each connection is one. Says so if that is
+/// less than the configuration promises.
+fn raise_descriptor_limit(config: &Config) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let allowed = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    let wanted = config.limits.connections_max as u64;
+    // None means no limit.
+    if let Some(allowed) = allowed.filter(|allowed| *allowed < wanted) {
+        info!(allowed, wanted, "the system allows fewer open files than limits.connections_max");
+    }
 }
 
 /// Serves until SIGTERM or SIGINT; a second signal does not wait for the stop to finish.
