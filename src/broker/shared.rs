@@ -30,8 +30,6 @@ pub struct Shared {
     pub router: Router,
     /// Retained messages.
     pub retained: RetainedStore,
-    /// Sessions of all shards.
-    pub sessions: AtomicUsize,
     /// Counters of each shard.
     pub counters: Vec<Counters>,
     /// Seed of the hash tables: random in production, fixed where a run has to repeat.
@@ -47,7 +45,6 @@ impl Shared {
             authorize: Arc::new(Open),
             router: Router::new(seed),
             retained: RetainedStore::default(),
-            sessions: AtomicUsize::new(0),
             counters: (0..shards).map(|_| Counters::default()).collect(),
             seed,
         }

@@ -106,11 +106,6 @@ impl Outbox {
         self.len > before
     }
 
-    /// Drops what waits for a commit: its connection is gone before it.
-    pub fn drop_held(&mut self) {
-        self.held.clear();
-    }
-
     /// Appends what `encode` writes; it tells whether it did. Nothing is appended to a finished outbox.
     pub fn write(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
         if self.is_finished {

@@ -104,11 +104,6 @@ impl<V> RetainedTree<V> {
         None
     }
 
-    /// Keeps the topics for which `keep` holds; an expiry sweep, for instance.
-    pub fn retain(&mut self, mut keep: impl FnMut(&V) -> bool) {
-        self.topics.retain(|_, value| keep(value));
-    }
-
     fn run_from(&self, start: &str) -> btree_map::Range<'_, TopicName, V> {
         self.topics.range::<str, _>((Bound::Included(start), Bound::Unbounded))
     }
