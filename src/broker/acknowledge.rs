@@ -2,7 +2,7 @@
 
 use crate::{
     codec::{Ack, AckProperties, Packet, PacketId, ReasonCode},
-    session::{AckError, LinkId, SessionHandle},
+    session::{AckError, LinkId, Outgoing, SessionHandle},
     time::Timestamp,
 };
 
@@ -87,7 +87,7 @@ impl Shard {
     ) -> Result<(), Cause> {
         // [MQTT-4.4.0-2] also with a reason code of 0x80 or more the message is settled.
         match self.sessions[slot as usize].outbound.on_pub_ack(ack.packet_id) {
-            Ok((number, outgoing)) => self.settle_number(slot, number, outgoing.message.size_bytes()),
+            Ok((number, outgoing)) => self.settle_number(slot, number, &outgoing),
             Err(error) => self.on_ack_error(error, "PUBACK")?,
         }
         self.pump(now, slot, out);
@@ -105,7 +105,7 @@ impl Shard {
         let outbound = &mut self.sessions[slot as usize].outbound;
         if ack.reason.is_error() {
             match outbound.on_pub_rec_refused(ack.packet_id) {
-                Ok((number, outgoing)) => self.settle_number(slot, number, outgoing.message.size_bytes()),
+                Ok((number, outgoing)) => self.settle_number(slot, number, &outgoing),
                 Err(error) => self.on_ack_error(error, "PUBREC")?,
             }
             self.pump(now, slot, out);
@@ -119,8 +119,9 @@ impl Shard {
                 if let Some(outgoing) = first {
                     self.settle(&session, outgoing.message.size_bytes());
                     // PUBREL says that we know: after a crash we must not send the message again.
-                    gate =
-                        session.is_durable().then(|| self.journal.gating(Op::Received { session, number }));
+                    gate = outgoing
+                        .record
+                        .map(|message| self.journal_gating(Op::Received { session, number, message }));
                 } else {
                     gate = self.pending_of(&session);
                 }
@@ -149,7 +150,7 @@ impl Shard {
             let session = session.handle.clone();
             if session.is_durable() {
                 // PUBCOMP frees the identifier: after a crash it must not look like a repetition.
-                gate = Some(self.journal.gating(Op::Release { session, packet_id: ack.packet_id }));
+                gate = Some(self.journal_gating(Op::Release { session, packet_id: ack.packet_id }));
             }
         } else {
             let session = session.handle.clone();
@@ -178,9 +179,9 @@ impl Shard {
         let session = &mut self.sessions[slot as usize];
         match session.outbound.on_pub_comp(ack.packet_id) {
             Ok(number) => {
-                let session = session.handle.clone();
+                let (session, base) = (session.handle.clone(), session.outbound.base());
                 if session.is_durable() {
-                    self.journal.lazy(Op::Settle { session, number });
+                    self.journal.lazy(None, Op::Settle { session, number, message: None, base });
                 }
             }
             Err(error) => self.on_ack_error(error, "PUBCOMP")?,
@@ -205,11 +206,13 @@ impl Shard {
     }
 
     /// A message is settled for a session.
-    pub(super) fn settle_number(&mut self, slot: u32, number: u64, size_bytes: usize) {
-        let session = self.sessions[slot as usize].handle.clone();
-        self.settle(&session, size_bytes);
-        if session.is_durable() {
-            self.journal.lazy(Op::Settle { session, number });
+    pub(super) fn settle_number(&mut self, slot: u32, number: u64, outgoing: &Outgoing) {
+        let session = &self.sessions[slot as usize];
+        let (handle, base) = (session.handle.clone(), session.outbound.base());
+        self.settle(&handle, outgoing.message.size_bytes());
+        if let Some(message) = outgoing.record {
+            let op = Op::Settle { session: handle, number, message: Some(message), base };
+            self.journal.lazy(None, op);
         }
     }
 

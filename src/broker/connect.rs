@@ -14,7 +14,8 @@ use crate::{
     limits::Limits,
     message::Message,
     session::{
-        Fit, Link, LinkId, LinkSettings, Presence, Session, SessionHandle, SessionState, StoredWill, TakeSent,
+        Fit, Link, LinkId, LinkSettings, Presence, Session, SessionHandle, SessionState, StoredPresence,
+        StoredWill, TakeSent,
     },
     time::Timestamp,
     topic,
@@ -221,7 +222,12 @@ impl Shard {
         }
         let entry = self.sessions.vacant_entry();
         let slot = entry.key() as u32;
-        let handle = Arc::new(SessionHandle::new(self.index, slot, client_id.clone()));
+        let handle = Arc::new(SessionHandle::new(
+            self.index,
+            slot,
+            self.shared.sequence.next().get(),
+            client_id.clone(),
+        ));
         // A message of the client's session before may still wait, and must not be overtaken.
         entry.insert(Session { deferred_until: self.deferred_until, ..Session::new(handle, now) });
         self.by_client.insert(client_id.clone(), slot);
@@ -415,11 +421,13 @@ impl Shard {
         for outgoing in &left {
             self.settle(&handle, outgoing.message.size_bytes());
         }
+        let records = left.iter().filter_map(|outgoing| outgoing.record).collect();
         self.counters().drop(DropReason::SessionEnded, left.len() as u64);
         self.counters().sessions.sub(1);
         out.events.push(Event::SessionEnded { client_id: handle.client_id.clone(), undelivered: left.len() });
-        let gate =
-            handle.is_durable().then(|| self.journal.gating(Op::EndSession { session: handle.clone() }));
+        let gate = handle
+            .is_durable()
+            .then(|| self.journal_gating(Op::EndSession { session: handle.clone(), records }));
         self.publish_will(now, will, out);
         gate
     }
@@ -445,12 +453,12 @@ impl Shard {
 
     fn journal_session(&mut self, slot: u32) -> u64 {
         let op = self.put_session(slot);
-        self.journal.gating(op)
+        self.journal_gating(op)
     }
 
     fn journal_session_lazily(&mut self, slot: u32) {
         let op = self.put_session(slot);
-        self.journal.lazy(op);
+        self.journal_lazily(op);
     }
 
     fn put_session(&self, slot: u32) -> Op {
@@ -459,6 +467,14 @@ impl Shard {
             session: session.handle.clone(),
             expiry_secs: session.expiry_secs,
             will: session.will.clone(),
+            presence: match session.state {
+                SessionState::Connected(id) => StoredPresence::Connected {
+                    receive_maximum: self.link(id).map_or(0, |link| link.settings.receive_maximum),
+                },
+                SessionState::Detached(since) => {
+                    StoredPresence::Detached { since, sent_below: session.outbound.sent_below() }
+                }
+            },
         }
     }
 

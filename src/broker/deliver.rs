@@ -5,13 +5,13 @@ use std::sync::Arc;
 use crate::{
     codec::{Delivery, PacketId, QoS},
     message::Message,
-    session::{Attempt, Fit, Notice, Outgoing, Presence, Source, TakeSent},
+    session::{Attempt, Fit, Notice, Outgoing, Presence, RecordId, Source, TakeSent},
     time::Timestamp,
     topic::TopicFilter,
 };
 
 use super::{
-    Cause, DropReason, Event, Outputs, Shard,
+    Cause, DropReason, Event, Op, Outputs, Shard,
     publish::{NO_NUMBER, for_publisher},
     replay::Progress,
     router::{Group, Target},
@@ -25,11 +25,12 @@ impl Shard {
         message: &Arc<Message>,
         targets: &[Target],
         numbers: &[u64],
+        record: Option<RecordId>,
         out: &mut Outputs,
     ) {
         for (at, target) in targets.iter().enumerate() {
             if let Some(target) = for_publisher(target, message) {
-                self.deliver(now, message, target, numbers.get(at).copied(), out);
+                self.deliver(now, message, target, numbers.get(at).copied(), record, out);
             }
         }
     }
@@ -40,6 +41,7 @@ impl Shard {
         message: &Arc<Message>,
         target: &Target,
         number: Option<u64>,
+        record: Option<RecordId>,
         out: &mut Outputs,
     ) {
         let slot = target.session.slot;
@@ -50,8 +52,12 @@ impl Shard {
             self.sessions.get(slot as usize).is_some_and(|session| session.handle.is(&target.session));
         let qos = message.qos().min(target.qos);
         if !is_there {
-            if qos > QoS::AtMostOnce {
+            if let Some(number) = number.filter(|_| qos > QoS::AtMostOnce) {
                 self.settle(&target.session, message.size_bytes());
+                if target.session.is_durable() && record.is_some() {
+                    let session = target.session.clone();
+                    self.journal.lazy(None, Op::Settle { session, number, message: record, base: 0 });
+                }
             }
             self.redirect(now, message, target, out);
             return;
@@ -62,6 +68,7 @@ impl Shard {
             retain: message.retain() && target.retain_as_published,
             subscription_ids: target.subscription_ids.clone(),
             share: target.share.clone(),
+            record: record.filter(|_| target.session.is_durable()),
         };
         match number.filter(|_| qos > QoS::AtMostOnce) {
             None => self.deliver_transient(now, slot, outgoing, out),
@@ -180,7 +187,7 @@ impl Shard {
 
     fn discard_expired(&mut self, slot: u32, out: &mut Outputs) {
         if let Some((number, outgoing)) = self.sessions[slot as usize].outbound.discard() {
-            self.settle_number(slot, number, outgoing.message.size_bytes());
+            self.settle_number(slot, number, &outgoing);
             self.report_drop(slot, &outgoing.message, DropReason::Expired, out);
         }
     }
@@ -211,7 +218,7 @@ impl Shard {
             QoS::ExactlyOnce => outbound.on_pub_rec_refused(packet_id),
         };
         if let Ok((number, outgoing)) = settled {
-            self.settle_number(slot, number, outgoing.message.size_bytes());
+            self.settle_number(slot, number, &outgoing);
             self.report_drop(slot, &outgoing.message, DropReason::TooLarge, out);
         }
     }
@@ -279,7 +286,7 @@ impl Shard {
                 self.pass_on(now, &outgoing.message, member, out);
             }
             // In the same batch as the record of the other member: it is queued for one of them always.
-            self.settle_number(slot, number, outgoing.message.size_bytes());
+            self.settle_number(slot, number, &outgoing);
             if !is_passed {
                 self.report_drop(slot, &outgoing.message, DropReason::NoMember, out);
             }

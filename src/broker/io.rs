@@ -6,7 +6,7 @@ use crate::{
     acl::Principal,
     codec::{Connect, DecodeError, ReasonCode},
     message::Message,
-    session::LinkId,
+    session::{Fetch, LinkId, RecordId},
 };
 
 use super::{DropReason, router::Target};
@@ -38,6 +38,8 @@ pub struct Forward {
     pub targets: Arc<[Target]>,
     /// The number reserved for each target, in their order; meaningless where the delivery is of QoS 0.
     pub numbers: Vec<u64>,
+    /// The record of the message in the store, if it is there for durable targets.
+    pub record: Option<RecordId>,
 }
 
 impl Forward {
@@ -58,6 +60,8 @@ pub struct Outputs {
     pub forwards: Vec<(u16, Forward)>,
     /// What they weigh in bytes; the caller sets it back when it takes them.
     pub forwarded: usize,
+    /// Messages that sessions want from the store.
+    pub fetches: Vec<Fetch>,
     /// What happened, for the log.
     pub events: Vec<Event>,
 }

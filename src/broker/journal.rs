@@ -1,13 +1,52 @@
 //! What a shard asks the store to keep, and what waits for it.
 
-use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
+use std::{
+    collections::VecDeque,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use crate::{
     codec::{PacketId, QoS},
     message::Message,
-    session::{SessionHandle, StoredWill, Subscription},
+    session::{RecordId, SessionHandle, StoredPresence, StoredWill, Subscription},
     topic::TopicFilter,
 };
+
+/// Where the identifiers of records and of durable sessions come from: each is given once, and a later one is
+/// higher, across restarts too.
+#[derive(Debug)]
+pub struct Sequence(AtomicU64);
+
+impl Sequence {
+    /// Goes on from here: all identifiers below were given before.
+    pub fn starting_at(next: RecordId) -> Sequence {
+        Sequence(AtomicU64::new(next.get()))
+    }
+
+    /// The next identifier.
+    pub fn next(&self) -> RecordId {
+        RecordId::new(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The identifier that comes next, without taking it.
+    pub fn peek(&self) -> RecordId {
+        RecordId::new(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// One line of the journal.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The record that this change makes in the log; [`Op::Settle`] makes none.
+    pub record: Option<RecordId>,
+    /// The change.
+    pub op: Op,
+}
 
 /// One change to what survives a restart. Sessions are named by their handle; only durable ones appear.
 #[derive(Clone, Debug)]
@@ -20,11 +59,15 @@ pub enum Op {
         expiry_secs: u32,
         /// The will, if one is armed or delayed.
         will: Option<Arc<StoredWill>>,
+        /// Whether it has a connection.
+        presence: StoredPresence,
     },
     /// A session ends with all that it had.
     EndSession {
         /// The session.
         session: Arc<SessionHandle>,
+        /// Records of the messages that it had and that are not settled.
+        records: Vec<RecordId>,
     },
     /// A subscription begins or changes.
     PutSubscription {
@@ -61,19 +104,26 @@ pub enum Op {
         /// The identifier.
         packet_id: PacketId,
     },
-    /// PUBREC of a durable subscriber: it owns the message, only the identifier is still in use.
+    /// PUBREC of a durable subscriber: it owns the message, only the identifier is still in use. The
+    /// message must not be sent to it again.
     Received {
         /// The subscriber.
         session: Arc<SessionHandle>,
         /// Number of the message in the session.
         number: u64,
+        /// Record of the message, which the session does not need any more.
+        message: RecordId,
     },
-    /// A message is settled for one session. Nothing waits for it.
+    /// A number is settled for one session, which may have ended. Nothing waits for it.
     Settle {
         /// The subscriber.
         session: Arc<SessionHandle>,
         /// Number of the message in the session.
         number: u64,
+        /// Record of the message, if the session needed it until now.
+        message: Option<RecordId>,
+        /// All numbers of the session below this one are settled.
+        base: u64,
     },
 }
 
@@ -100,16 +150,27 @@ pub struct Batch {
     /// Counts the batches of a shard from 1.
     pub commit: u64,
     /// The changes in order.
-    pub ops: Vec<Op>,
-    /// Whether anything waits for this commit, or it may ride along with a later one.
-    pub is_awaited: bool,
+    pub entries: Vec<Entry>,
+    /// When it is to be committed.
+    pub urgency: Urgency,
+}
+
+/// When a batch is to be committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Now: something waits for it.
+    Now,
+    /// Within this time: somebody was promised that no more is lost.
+    Within(Duration),
+    /// Some time: it rides along with another.
+    Lazy,
 }
 
 /// The shard's end of the journal: the open batch, and what waits for which commit.
 #[derive(Debug)]
 pub(crate) struct Journal<G> {
-    ops: Vec<Op>,
-    is_awaited: bool,
+    entries: Vec<Entry>,
+    urgency: Urgency,
     open: u64,
     /// The newest commit that something waits for, or could.
     awaited: u64,
@@ -120,8 +181,8 @@ pub(crate) struct Journal<G> {
 impl<G> Journal<G> {
     pub(crate) fn new() -> Self {
         Journal {
-            ops: Vec::new(),
-            is_awaited: false,
+            entries: Vec::new(),
+            urgency: Urgency::Lazy,
             open: 1,
             awaited: 0,
             committed: 0,
@@ -130,14 +191,14 @@ impl<G> Journal<G> {
     }
 
     /// Adds a change that nothing waits for.
-    pub(crate) fn lazy(&mut self, op: Op) {
-        self.ops.push(op);
+    pub(crate) fn lazy(&mut self, record: Option<RecordId>, op: Op) {
+        self.entries.push(Entry { record, op });
     }
 
     /// Adds a change that something waits for; returns the commit to wait for.
-    pub(crate) fn gating(&mut self, op: Op) -> u64 {
-        self.ops.push(op);
-        self.is_awaited = true;
+    pub(crate) fn gating(&mut self, record: RecordId, op: Op) -> u64 {
+        self.entries.push(Entry { record: Some(record), op });
+        self.urgency = Urgency::Now;
         self.awaited = self.open;
         self.open
     }
@@ -177,13 +238,13 @@ impl<G> Journal<G> {
 
     /// Closes the open batch, if anything is in it.
     pub(crate) fn take(&mut self) -> Option<Batch> {
-        if self.ops.is_empty() {
+        if self.entries.is_empty() {
             return None;
         }
         let batch = Batch {
             commit: self.open,
-            ops: std::mem::take(&mut self.ops),
-            is_awaited: std::mem::take(&mut self.is_awaited),
+            entries: std::mem::take(&mut self.entries),
+            urgency: std::mem::replace(&mut self.urgency, Urgency::Lazy),
         };
         self.open += 1;
         Some(batch)

@@ -28,15 +28,15 @@ use slab::Slab;
 pub use connect::{Refusal, admit};
 pub use counters::{Counter, Counters, DropReason};
 pub use io::{Admission, Cause, Event, Forward, Misbehaviour, Outputs};
-pub use journal::{Batch, Op, Target as JournalTarget};
+pub use journal::{Batch, Entry, Op, Sequence, Target as JournalTarget, Urgency};
 pub use router::{Group, Own, Route, Router, Target};
-pub use shared::{RetainedStore, Retaining, Shared};
+pub use shared::{Parking, RetainedStore, Retaining, Shared};
 
 use crate::{
     acl::Principal,
     codec::{Auth, DecodeError, Packet, PacketKind, ReasonCode},
     message::Message,
-    session::{Fit, Link, LinkId, Outbox, Session, SessionState},
+    session::{Fetched, Fit, Link, LinkId, Outbox, Session, SessionState},
     time::Timestamp,
 };
 
@@ -203,7 +203,8 @@ impl Shard {
 
     /// A message from another shard.
     pub fn forwarded(&mut self, now: Timestamp, forward: &Forward, out: &mut Outputs) {
-        self.deliver_all(now, &forward.message, &forward.targets, &forward.numbers, out);
+        let Forward { message, targets, numbers, record } = forward;
+        self.deliver_all(now, message, targets, numbers, *record, out);
         self.end_turn(now, out);
     }
 
@@ -225,6 +226,12 @@ impl Shard {
                 }
             }
         }
+        self.end_turn(now, out);
+    }
+
+    /// The store has read messages that a session wanted.
+    pub fn fetched(&mut self, now: Timestamp, fetched: Fetched, out: &mut Outputs) {
+        let _ = fetched;
         self.end_turn(now, out);
     }
 
@@ -323,6 +330,16 @@ impl Shard {
             let is_stuffed = link.outbox.answers() >= answers_max && link.outbox.len() >= answers_max;
             link.gated <= u32::from(limits.receive_maximum) && !is_stuffed
         })
+    }
+
+    /// Puts a change into the journal that nothing waits for.
+    fn journal_lazily(&mut self, op: Op) {
+        self.journal.lazy(Some(self.shared.sequence.next()), op);
+    }
+
+    /// Puts a change into the journal that something waits for; returns the commit to wait for.
+    fn journal_gating(&mut self, op: Op) -> u64 {
+        self.journal.gating(self.shared.sequence.next(), op)
     }
 
     fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {

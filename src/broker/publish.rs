@@ -6,7 +6,7 @@ use crate::{
     acl::{Action, Decision},
     codec::{Delivery, PacketId, PayloadFormat, Publish, QoS, ReasonCode},
     message::{Header, Message},
-    session::{AliasError, Arrival, LinkId, Notice, Presence},
+    session::{AliasError, Arrival, LinkId, Notice, Presence, RecordId},
     time::Timestamp,
 };
 
@@ -23,6 +23,8 @@ pub(super) struct Share {
     shard: u16,
     targets: Arc<[Target]>,
     numbers: Vec<u64>,
+    /// The record of the message in the store, if it is there.
+    record: Option<RecordId>,
 }
 
 /// A message whose delivery waits for a commit.
@@ -283,7 +285,7 @@ impl Shard {
         let mut picks = self.pick(message, &route);
         let targets = route.shards.iter().chain(&picks).flat_map(|(_, targets)| targets.iter());
         self.check_room(message, targets, origin)?;
-        let retaining = self.retain(message, origin)?;
+        let (retaining, retained) = self.retain(message, origin)?;
         if message.retain() {
             // Who has subscribed meanwhile, on another shard, may have read the message before this one.
             if let Ok((_, fresh)) =
@@ -301,22 +303,29 @@ impl Shard {
                 self.dispatch(
                     now,
                     message,
-                    Share { shard: *shard, targets: targets.clone(), numbers: Vec::new() },
+                    Share { shard: *shard, targets: targets.clone(), numbers: Vec::new(), record: None },
                     out,
                 );
             }
             // What the broker tells of itself is not kept: it has no publisher, unlike a will.
             if retaining == Retaining::Done && message.publisher().is_some() {
                 let message = message.clone();
-                self.journal.lazy(Op::Append { message, retain: true, targets: Vec::new(), received: None });
+                let record = Some(retained.unwrap_or_else(|| self.shared.sequence.next()));
+                let op = Op::Append { message, retain: true, targets: Vec::new(), received: None };
+                self.journal.lazy(record, op);
             }
             return Ok(Accepted { is_matched, gate: None, shares: Vec::new(), deferral: None });
         }
         let mut durable = Vec::new();
-        let shares: Vec<Share> = shares()
+        let mut shares: Vec<Share> = shares()
             .map(|(shard, targets)| self.reserve(message, *shard, targets, origin, &mut durable))
             .collect();
-        let gate = self.journal_message(message, durable, retaining, origin);
+        let has_durable = !durable.is_empty();
+        let record = retained.unwrap_or_else(|| self.shared.sequence.next());
+        let gate = self.journal_message(message, record, durable, retaining, origin);
+        if has_durable {
+            shares.iter_mut().for_each(|share| share.record = Some(record));
+        }
         let deferral = self.deferral(message, gate, origin);
         if message.qos() == QoS::ExactlyOnce && matches!(origin, Origin::Client { .. }) {
             return Ok(Accepted { is_matched, gate, shares, deferral });
@@ -413,13 +422,18 @@ impl Shard {
     }
 
     /// Retains a message that asks for it, if there is room.
-    fn retain(&mut self, message: &Arc<Message>, origin: Origin) -> Result<Retaining, Fault> {
+    fn retain(
+        &mut self,
+        message: &Arc<Message>,
+        origin: Origin,
+    ) -> Result<(Retaining, Option<RecordId>), Fault> {
         if !message.retain() {
-            return Ok(Retaining::NotAsked);
+            return Ok((Retaining::NotAsked, None));
         }
         if self.shared.retained.has_room(message, &self.shared.limits) {
-            self.shared.retained.update(message, &self.shared.topic_limits());
-            return Ok(Retaining::Done);
+            let topic_limits = self.shared.topic_limits();
+            let record = self.shared.retained.update(message, &topic_limits, &self.shared.sequence);
+            return Ok((Retaining::Done, Some(record)));
         }
         match origin {
             Origin::Client { .. } if message.qos() > QoS::AtMostOnce => Err(Fault {
@@ -430,7 +444,7 @@ impl Shard {
                 // [MQTT-3.3.1-5] the one before is superseded all the same.
                 self.forget_retained(message);
                 self.counters().drop(DropReason::RetainedFull, 1);
-                Ok(Retaining::Full)
+                Ok((Retaining::Full, None))
             }
         }
     }
@@ -438,12 +452,13 @@ impl Shard {
     /// Forgets the retained message of a topic, here and in the store.
     fn forget_retained(&mut self, superseded_by: &Message) {
         let topic = superseded_by.topic().clone();
-        self.shared.retained.remove(&topic);
+        let record = self.shared.retained.remove(&topic, &self.shared.sequence);
         if let Some(publisher) = superseded_by.publisher().cloned() {
             let header =
                 Header { qos: QoS::AtMostOnce, retain: true, expires_at: None, publisher: Some(publisher) };
             let message = Arc::new(Message::new(topic, b"", header));
-            self.journal.lazy(Op::Append { message, retain: true, targets: Vec::new(), received: None });
+            let op = Op::Append { message, retain: true, targets: Vec::new(), received: None };
+            self.journal.lazy(Some(record), op);
         }
     }
 
@@ -496,7 +511,7 @@ impl Shard {
                 });
             }
         }
-        Share { shard, targets: targets.clone(), numbers }
+        Share { shard, targets: targets.clone(), numbers, record: None }
     }
 
     /// Writes a QoS 1 or 2 message to the journal if anything of it must survive. Returns the commit that
@@ -504,6 +519,7 @@ impl Shard {
     fn journal_message(
         &mut self,
         message: &Arc<Message>,
+        record: RecordId,
         targets: Vec<journal::Target>,
         retaining: Retaining,
         origin: Origin,
@@ -519,7 +535,7 @@ impl Shard {
             return None;
         }
         let op = Op::Append { message: message.clone(), retain, targets, received };
-        Some(self.journal.gating(op))
+        Some(self.journal.gating(record, op))
     }
 
     /// Delivers here, or sends to the shard that does.
@@ -531,13 +547,13 @@ impl Shard {
         out: &mut Outputs,
     ) {
         if share.shard == self.index {
-            self.deliver_all(now, message, &share.targets, &share.numbers, out);
+            self.deliver_all(now, message, &share.targets, &share.numbers, share.record, out);
             if share.numbers.capacity() > self.numbers.capacity() {
                 self.numbers = share.numbers;
             }
         } else {
-            let Share { shard, targets, numbers } = share;
-            let forward = Forward { message: message.clone(), targets, numbers };
+            let Share { shard, targets, numbers, record } = share;
+            let forward = Forward { message: message.clone(), targets, numbers, record };
             out.forwarded += forward.weight();
             out.forwards.push((shard, forward));
         }
@@ -562,21 +578,23 @@ impl Shard {
         let shard = member.session.shard;
         let targets: Arc<[Target]> = Arc::from([member]);
         let mut durable = Vec::new();
-        let share = self.reserve(message, shard, &targets, Origin::Member, &mut durable);
+        let mut share = self.reserve(message, shard, &targets, Origin::Member, &mut durable);
         if durable.is_empty() {
             self.dispatch(now, message, share, out);
             return;
         }
+        let record = self.shared.sequence.next();
+        share.record = Some(record);
         let is_qos_2 = durable.iter().any(|target| target.qos == QoS::ExactlyOnce);
         let op = Op::Append { message: message.clone(), retain: false, targets: durable, received: None };
         if is_qos_2 {
             // Its packet identifier must be known for its own before the client sees it: given to another
             // message after a crash, the client would take that one for a repetition.
-            let commit = self.journal.gating(op);
+            let commit = self.journal.gating(record, op);
             let deferred = Box::new(Deferred { message: message.clone(), shares: vec![share] });
             self.journal.wait(commit, Gate::Deliver(deferred));
         } else {
-            self.journal.lazy(op);
+            self.journal.lazy(Some(record), op);
             self.dispatch(now, message, share, out);
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     codec::QoS,
-    session::{Outgoing, SessionHandle, Source, Subscription},
+    session::{Outgoing, RecordId, SessionHandle, Source, Subscription},
     time::Timestamp,
 };
 
@@ -57,13 +57,14 @@ impl Shard {
         }
         for (message, qos, number) in found {
             let subscription_ids = id.map(|id| [id].into());
-            let outgoing = Outgoing { message, qos, retain: true, subscription_ids, share: None };
+            let outgoing =
+                Outgoing { message, qos, retain: true, subscription_ids, share: None, record: None };
             self.replay_message(slot, number, outgoing);
         }
         Progress::Made
     }
 
-    fn replay_message(&mut self, slot: u32, number: Option<u64>, outgoing: Outgoing) {
+    fn replay_message(&mut self, slot: u32, number: Option<u64>, mut outgoing: Outgoing) {
         let session = &mut self.sessions[slot as usize];
         let Some(number) = number else {
             session.transient.push(Source::Retained, outgoing);
@@ -72,13 +73,18 @@ impl Shard {
         let handle = session.handle.clone();
         self.counters().queued_bytes.add(outgoing.message.size_bytes() as u64);
         self.counters().queued_messages.add(1);
-        self.journal_replay(&handle, number, &outgoing);
+        outgoing.record = self.journal_replay(&handle, number, &outgoing);
         self.queue(slot, number, outgoing);
     }
 
-    fn journal_replay(&mut self, session: &Arc<SessionHandle>, number: u64, outgoing: &Outgoing) {
+    fn journal_replay(
+        &mut self,
+        session: &Arc<SessionHandle>,
+        number: u64,
+        outgoing: &Outgoing,
+    ) -> Option<RecordId> {
         if !session.is_durable() {
-            return;
+            return None;
         }
         let target = journal::Target {
             session: session.clone(),
@@ -89,6 +95,9 @@ impl Shard {
             share: None,
         };
         let message = outgoing.message.clone();
-        self.journal.lazy(Op::Append { message, retain: false, targets: vec![target], received: None });
+        let record = Some(self.shared.sequence.next());
+        self.journal
+            .lazy(record, Op::Append { message, retain: false, targets: vec![target], received: None });
+        record
     }
 }

@@ -12,11 +12,12 @@ use crate::{
     acl::{Authorize, Open},
     limits::Limits,
     message::Message,
+    session::RecordId,
     time::Timestamp,
     topic::{RetainedTree, TopicFilter, TopicLimits, TopicName},
 };
 
-use super::{Counters, Router};
+use super::{Counters, Router, journal::Sequence};
 
 /// State that all shards of a broker share.
 pub struct Shared {
@@ -30,6 +31,11 @@ pub struct Shared {
     pub router: Router,
     /// Retained messages.
     pub retained: RetainedStore,
+    /// Identifiers of records and sessions in the store.
+    pub sequence: Sequence,
+    /// How much of the queues of durable sessions is kept in memory; `None` if the store cannot give
+    /// messages back.
+    pub parking: Option<Parking>,
     /// Counters of each shard.
     pub counters: Vec<Counters>,
     /// Seed of the hash tables: random in production, fixed where a run has to repeat.
@@ -45,6 +51,8 @@ impl Shared {
             authorize: Arc::new(Open),
             router: Router::new(seed),
             retained: RetainedStore::default(),
+            sequence: Sequence::starting_at(RecordId::new(1)),
+            parking: None,
             counters: (0..shards).map(|_| Counters::default()).collect(),
             seed,
         }
@@ -64,6 +72,16 @@ impl Shared {
     pub fn queued_bytes(&self) -> usize {
         self.sum(|counters| counters.queued_bytes.value()) as usize
     }
+}
+
+/// How much of the queue of a durable session is kept in memory. What is beyond waits in the store alone, and
+/// of an offline session everything does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parking {
+    /// Messages that wait to be sent.
+    pub messages_max: usize,
+    /// Their bytes.
+    pub bytes_max: usize,
 }
 
 /// The last retained message of each topic. `[MQTT-3.3.1-5]`
@@ -118,13 +136,20 @@ impl RetainedStore {
     }
 
     /// Retains a message, or with an empty payload removes the one of its topic. `[MQTT-3.3.1-5]`
-    /// `[MQTT-3.3.1-6]` `[MQTT-3.3.1-7]`
-    pub fn update(&self, message: &Arc<Message>, topic_limits: &TopicLimits) {
+    /// `[MQTT-3.3.1-6]` `[MQTT-3.3.1-7]` Returns the record that it is to have in the store: taken meanwhile,
+    /// so that of two messages of one topic the store knows the later one by its higher record.
+    pub fn update(
+        &self,
+        message: &Arc<Message>,
+        topic_limits: &TopicLimits,
+        sequence: &Sequence,
+    ) -> RecordId {
         let mut retained = self.retained.write().unwrap_or_else(PoisonError::into_inner);
+        let record = sequence.next();
         let old = if message.payload().is_empty() {
             retained.tree.remove(message.topic())
         } else {
-            let Ok(name) = TopicName::parse(message.topic(), topic_limits) else { return };
+            let Ok(name) = TopicName::parse(message.topic(), topic_limits) else { return record };
             retained.tree.insert(&name, message.clone())
         };
         if let Some(old) = old {
@@ -138,6 +163,7 @@ impl RetainedStore {
                 retained.expiring.insert((at, message.topic().clone()));
             }
         }
+        record
     }
 
     /// Calls `f` with some of the retained messages that a subscription gets, those from a text on. Returns
@@ -160,12 +186,13 @@ impl RetainedStore {
     }
 
     /// Forgets the retained message of a topic: it was superseded by one that cannot be kept.
-    pub fn remove(&self, topic: &str) {
+    pub fn remove(&self, topic: &str, sequence: &Sequence) -> RecordId {
         let mut retained = self.retained.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = retained.tree.remove(topic) {
             retained.forget_expiry(&old);
             self.forget(&old);
         }
+        sequence.next()
     }
 
     /// Removes what has expired.

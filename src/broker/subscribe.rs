@@ -104,14 +104,12 @@ impl Shard {
         session.subscriptions.insert(filter.clone(), subscription);
         // In the router before the retained messages are read: see `RetainedStore`.
         self.shared.router.subscribe(&filter, &session.handle, subscription);
-        if session.handle.is_durable() {
-            let session = session.handle.clone();
-            *gate = Some(self.journal.gating(Op::PutSubscription {
-                session,
-                filter: filter.clone(),
-                subscription,
-            }));
+        let handle = session.handle.clone();
+        if handle.is_durable() {
+            let filter = filter.clone();
+            *gate = Some(self.journal_gating(Op::PutSubscription { session: handle, filter, subscription }));
         }
+        let session = &mut self.sessions[slot as usize];
         let SubscriptionOptions { qos, retain_handling, .. } = subscription.options;
         let is_due = match retain_handling {
             RetainHandling::Send => true,
@@ -198,7 +196,7 @@ impl Shard {
             self.hand_back(now, slot, TakeSent::No, Some(filter.as_str()), out);
         }
         if handle.is_durable() {
-            *gate = Some(self.journal.gating(Op::RemoveSubscription { session: handle, filter }));
+            *gate = Some(self.journal_gating(Op::RemoveSubscription { session: handle, filter }));
         }
         true
     }

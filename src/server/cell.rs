@@ -77,6 +77,9 @@ impl ShardCell {
         let mut outputs = self.outputs.borrow_mut();
         let result = step(&mut shard, now, &mut outputs);
         self.commit(&mut shard, now, &mut outputs);
+        for fetch in outputs.fetches.drain(..) {
+            self.common.store.fetch(self.index, fetch, &self.common.commits);
+        }
         self.forward(&mut outputs);
         outputs.events.drain(..).for_each(|event| log::event(&event));
         let wakers = self.wakers.borrow();
@@ -154,6 +157,7 @@ impl ShardCell {
         match letter {
             Mail::Forward(forward) => self.turn(|shard, now, out| shard.forwarded(now, &forward, out)),
             Mail::Committed(commit) => self.turn(|shard, now, out| shard.committed(now, commit, out)),
+            Mail::Fetched(fetched) => self.turn(|shard, now, out| shard.fetched(now, *fetched, out)),
             Mail::Arrival(arrival) => connection::start(self, *arrival),
             Mail::Local(socket) => super::listen::greet_local(self, socket),
             Mail::Stop => {

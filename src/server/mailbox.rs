@@ -11,7 +11,12 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{broker::Forward, net::Socket, store::Committed};
+use crate::{
+    broker::Forward,
+    net::Socket,
+    session::Fetched,
+    store::{Committed, Condition},
+};
 
 use super::handshake::Arrival;
 
@@ -25,6 +30,8 @@ pub(crate) enum Mail {
     Local(Socket),
     /// The store has committed all batches up to this one.
     Committed(u64),
+    /// Messages that a session wanted from the store.
+    Fetched(Box<Fetched>),
     /// The broker stops.
     Stop,
 }
@@ -53,7 +60,7 @@ impl Mail {
     fn weight(&self) -> usize {
         match self {
             Mail::Forward(forward) => forward.weight(),
-            Mail::Arrival(_) | Mail::Local(_) | Mail::Committed(_) | Mail::Stop => 0,
+            Mail::Arrival(_) | Mail::Local(_) | Mail::Committed(_) | Mail::Fetched(_) | Mail::Stop => 0,
         }
     }
 }
@@ -159,6 +166,12 @@ impl Deref for Mailboxes {
 }
 
 impl Committed for Mailboxes {
+    fn fetched(&self, shard: u16, fetched: Fetched) {
+        self[usize::from(shard)].post([Mail::Fetched(Box::new(fetched))]);
+    }
+
+    fn condition(&self, _: Condition) {}
+
     fn committed(&self, shard: u16, commit: u64) {
         self[usize::from(shard)].post([Mail::Committed(commit)]);
     }

@@ -13,6 +13,8 @@ pub struct SessionHandle {
     pub shard: u16,
     /// Its slot there. A slot is used again: compare handles by [`SessionHandle::is`], never slots.
     pub slot: u32,
+    /// Its identifier in the store: no other session ever has it.
+    pub id: u64,
     /// The client identifier.
     pub client_id: Arc<str>,
     /// Whether the session outlives its connection, or one of its connections did, so that the store knows
@@ -42,10 +44,11 @@ pub enum Presence {
 
 impl SessionHandle {
     /// The handle of a new session.
-    pub fn new(shard: u16, slot: u32, client_id: Arc<str>) -> Self {
+    pub fn new(shard: u16, slot: u32, id: u64, client_id: Arc<str>) -> Self {
         SessionHandle {
             shard,
             slot,
+            id,
             client_id,
             durable: AtomicBool::new(false),
             presence: AtomicU8::new(Presence::Offline as u8),

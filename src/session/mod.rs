@@ -8,6 +8,7 @@ mod inbound;
 mod link;
 mod outbound;
 mod outbox;
+mod stored;
 mod transient;
 
 use std::{
@@ -22,11 +23,11 @@ pub use inbound::{Arrival, Inbound};
 pub use link::{AliasError, Fit, Link, LinkId, LinkSettings};
 pub use outbound::{AckError, Attempt, Outbound, Outgoing, TakeSent};
 pub use outbox::Outbox;
+pub use stored::{Fetch, Fetched, RecordId, StoredMessage, StoredPresence, StoredSession, StoredWill};
 pub use transient::{Source, Transient};
 
 use crate::{
     codec::{ReasonCode, SubscriptionOptions},
-    message::Message,
     time::Timestamp,
     topic::TopicFilter,
 };
@@ -105,17 +106,6 @@ pub struct Subscription {
     pub options: SubscriptionOptions,
     /// Its identifier, if it has one.
     pub id: Option<NonZeroU32>,
-}
-
-/// A will that waits for the connection to end.
-#[derive(Debug)]
-pub struct StoredWill {
-    /// What is published.
-    pub message: Message,
-    /// Will Delay Interval in seconds.
-    pub delay_secs: u32,
-    /// Message Expiry Interval in seconds, counted from publication.
-    pub message_expiry_secs: Option<u32>,
 }
 
 impl Session {

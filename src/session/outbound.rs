@@ -7,6 +7,8 @@ use crate::{
     message::Message,
 };
 
+use super::RecordId;
+
 /// One message for one client.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
@@ -21,6 +23,8 @@ pub struct Outgoing {
     /// The whole text of the shared filter through which it came, if so: if the client leaves, another
     /// member gets the message.
     pub share: Option<Arc<str>>,
+    /// Its record in the store, if it is there.
+    pub record: Option<RecordId>,
 }
 
 /// QoS 1 and 2 messages of one session towards its client.
@@ -237,6 +241,16 @@ impl Outbound {
         releases.into_iter().map(|(_, id)| id).collect()
     }
 
+    /// All numbers from this one on were never sent.
+    pub fn sent_below(&self) -> u64 {
+        self.base + self.window.len() as u64
+    }
+
+    /// All numbers below this one are settled.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
     /// Messages sent and not settled.
     pub fn inflight(&self) -> usize {
         self.inflight
@@ -399,7 +413,7 @@ mod tests {
     fn outgoing(qos: QoS) -> Outgoing {
         let header = Header { qos, retain: false, expires_at: None, publisher: None };
         let message = Arc::new(Message::new("t".into(), b"", header));
-        Outgoing { message, qos, retain: false, subscription_ids: None, share: None }
+        Outgoing { message, qos, retain: false, subscription_ids: None, share: None, record: None }
     }
 
     fn id(value: u16) -> PacketId {

@@ -24,7 +24,7 @@ use std::{
 
 use dunlin::{
     acl::Principal,
-    broker::{Admission, Cause, DropReason, Event, Forward, Outputs, Refusal, Shard, Shared, admit},
+    broker::{Admission, Cause, DropReason, Event, Forward, Outputs, Refusal, Shard, Shared, Urgency, admit},
     codec::{self, Connect, DecodeError, Decoded, Packet, Version},
     limits::Limits,
     message::Message,
@@ -343,7 +343,7 @@ impl Inner {
         for node in &mut self.nodes {
             if let Some(batch) = node.shard.take_batch() {
                 self.store.apply(&batch);
-                node.uncommitted.push_back((batch.commit, batch.is_awaited));
+                node.uncommitted.push_back((batch.commit, batch.urgency == Urgency::Now));
                 is_busy = true;
             }
             is_busy |= !node.out.forwards.is_empty();

@@ -35,14 +35,14 @@ struct Stored {
 
 impl Store {
     pub(super) fn apply(&mut self, batch: &Batch) {
-        for op in &batch.ops {
-            self.apply_op(op);
+        for entry in &batch.entries {
+            self.apply_op(&entry.op);
         }
     }
 
     fn apply_op(&mut self, op: &Op) {
         match op {
-            Op::PutSession { session, expiry_secs, will } => {
+            Op::PutSession { session, expiry_secs, will, .. } => {
                 let stored = self.sessions.entry(key(session)).or_insert_with(|| Stored {
                     handle: session.clone(),
                     expiry_secs: 0,
@@ -54,7 +54,7 @@ impl Store {
                 stored.expiry_secs = *expiry_secs;
                 stored.has_will = will.is_some();
             }
-            Op::EndSession { session } => {
+            Op::EndSession { session, .. } => {
                 let ended = self.sessions.remove(&key(session));
                 assert!(ended.is_some(), "a session ends that the store does not know");
             }
@@ -86,12 +86,15 @@ impl Store {
                 let was_there = self.stored(session).unreleased.remove(packet_id);
                 assert!(was_there, "a packet identifier is released that the store does not know");
             }
-            Op::Received { session, number } => {
+            Op::Received { session, number, .. } => {
                 assert!(self.stored(session).messages.contains(number), "PUBREC for an unknown message");
             }
-            Op::Settle { session, number } => {
-                let was_there = self.stored(session).messages.remove(number);
-                assert!(was_there, "message {number} is settled that the store does not know");
+            Op::Settle { session, number, .. } => {
+                // The session may have ended while the message was on its way.
+                if let Some(stored) = self.sessions.get_mut(&key(session)) {
+                    let was_there = stored.messages.remove(number);
+                    assert!(was_there, "message {number} is settled that the store does not know");
+                }
             }
         }
     }

@@ -1,0 +1,116 @@
+//! What outlives the process: how a session, its messages and its will look in the store.
+
+use std::{num::NonZeroU64, sync::Arc};
+
+use crate::{codec::PacketId, message::Message, time::Timestamp, topic::TopicFilter};
+
+use super::{Outgoing, Subscription};
+
+/// Names one record of the store's log, from 1 to 2^48 - 1. A later record has a higher one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RecordId(NonZeroU64);
+
+impl RecordId {
+    /// The record with this number; 0 is taken for 1.
+    pub fn new(number: u64) -> RecordId {
+        RecordId(NonZeroU64::new(number).unwrap_or(NonZeroU64::MIN))
+    }
+
+    /// Its number.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+/// Whether a stored session has a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredPresence {
+    /// It has, or had one when the broker ended without telling.
+    Connected {
+        /// The client's Receive Maximum: as many of its first unsettled messages may have been sent.
+        receive_maximum: u16,
+    },
+    /// It has none.
+    Detached {
+        /// Since when.
+        since: Timestamp,
+        /// Messages with a number below were sent at least once.
+        sent_below: u64,
+    },
+}
+
+/// A will that waits for the connection to end.
+#[derive(Debug)]
+pub struct StoredWill {
+    /// What is published.
+    pub message: Message,
+    /// Will Delay Interval in seconds.
+    pub delay_secs: u32,
+    /// Message Expiry Interval in seconds, counted from publication.
+    pub message_expiry_secs: Option<u32>,
+}
+
+/// A session as the store has it.
+#[derive(Debug)]
+pub struct StoredSession {
+    /// Its identifier in the store.
+    pub id: u64,
+    /// The client identifier.
+    pub client_id: Arc<str>,
+    /// Session Expiry Interval in seconds.
+    pub expiry_secs: u32,
+    /// Whether it had a connection when it was last written.
+    pub presence: StoredPresence,
+    /// The will, if one is armed or delayed.
+    pub will: Option<Arc<StoredWill>>,
+    /// Its subscriptions.
+    pub subscriptions: Vec<(TopicFilter, Subscription)>,
+    /// The number of its next message: above all that it ever used and that may still matter.
+    pub next_number: u64,
+    /// QoS 1 and 2 messages for the client that are not settled, in the order of their numbers, but for those
+    /// of `shared`.
+    pub messages: Vec<StoredMessage>,
+    /// Those that came through a shared subscription, with their numbers.
+    pub shared: Vec<(u64, Outgoing)>,
+    /// Numbers of QoS 2 messages that the client owns, and whose PUBCOMP is not here yet. In order.
+    pub owned: Vec<u64>,
+    /// Packet identifiers of QoS 2 messages from the client that await their PUBREL.
+    pub unreleased: Vec<PacketId>,
+}
+
+/// A message of a session that is in the store and not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Its number in the session.
+    pub number: u64,
+    /// Where it is.
+    pub record: RecordId,
+    /// What it counts against limits, as [`Message::size_bytes`].
+    pub size_bytes: u32,
+}
+
+/// Messages that a session wants from the store.
+#[derive(Debug)]
+pub struct Fetch {
+    /// The session's slot in its shard.
+    pub slot: u32,
+    /// The session's identifier in the store.
+    pub session: u64,
+    /// Names the request.
+    pub ticket: u64,
+    /// The messages, in the order of their numbers: number and record of each.
+    pub wanted: Vec<(u64, RecordId)>,
+}
+
+/// The answer to a [`Fetch`].
+#[derive(Debug)]
+pub struct Fetched {
+    /// As in the request.
+    pub slot: u32,
+    /// As in the request.
+    pub session: u64,
+    /// As in the request.
+    pub ticket: u64,
+    /// What was wanted, in the same order; `None` where the store has no such message or cannot read it.
+    pub found: Vec<(u64, Option<Outgoing>)>,
+}
