@@ -53,6 +53,16 @@ pub struct Limits {
     pub retained_bytes_max: usize,
 }
 
+/// How much of the queue of a durable session is kept in memory. What is beyond waits in the store alone, and
+/// of an offline session everything does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parking {
+    /// Messages that wait to be sent.
+    pub messages_max: usize,
+    /// Their bytes.
+    pub bytes_max: usize,
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {
@@ -80,6 +90,12 @@ impl Default for Limits {
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1024 * MIB,
         }
+    }
+}
+
+impl Default for Parking {
+    fn default() -> Self {
+        Parking { messages_max: 512, bytes_max: MIB }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     codec::{Ack, AckProperties, Packet, PacketId, ReasonCode},
-    session::{AckError, LinkId, Outgoing, SessionHandle},
+    session::{AckError, Body, LinkId, SessionHandle},
     time::Timestamp,
 };
 
@@ -87,7 +87,7 @@ impl Shard {
     ) -> Result<(), Cause> {
         // [MQTT-4.4.0-2] also with a reason code of 0x80 or more the message is settled.
         match self.sessions[slot as usize].outbound.on_pub_ack(ack.packet_id) {
-            Ok((number, outgoing)) => self.settle_number(slot, number, &outgoing),
+            Ok((number, body)) => self.settle_number(slot, number, &body),
             Err(error) => self.on_ack_error(error, "PUBACK")?,
         }
         self.pump(now, slot, out);
@@ -105,7 +105,7 @@ impl Shard {
         let outbound = &mut self.sessions[slot as usize].outbound;
         if ack.reason.is_error() {
             match outbound.on_pub_rec_refused(ack.packet_id) {
-                Ok((number, outgoing)) => self.settle_number(slot, number, &outgoing),
+                Ok((number, body)) => self.settle_number(slot, number, &body),
                 Err(error) => self.on_ack_error(error, "PUBREC")?,
             }
             self.pump(now, slot, out);
@@ -116,11 +116,11 @@ impl Shard {
         match outbound.on_pub_rec(ack.packet_id) {
             Ok((number, first)) => {
                 let session = self.sessions[slot as usize].handle.clone();
-                if let Some(outgoing) = first {
-                    self.settle(&session, outgoing.message.size_bytes());
+                if let Some(body) = first {
+                    self.settle(&session, body.size_bytes());
                     // PUBREL says that we know: after a crash we must not send the message again.
-                    gate = outgoing
-                        .record
+                    gate = body
+                        .record()
                         .map(|message| self.journal_gating(Op::Received { session, number, message }));
                 } else {
                     gate = self.pending_of(&session);
@@ -206,11 +206,11 @@ impl Shard {
     }
 
     /// A message is settled for a session.
-    pub(super) fn settle_number(&mut self, slot: u32, number: u64, outgoing: &Outgoing) {
+    pub(super) fn settle_number(&mut self, slot: u32, number: u64, body: &Body) {
         let session = &self.sessions[slot as usize];
         let (handle, base) = (session.handle.clone(), session.outbound.base());
-        self.settle(&handle, outgoing.message.size_bytes());
-        if let Some(message) = outgoing.record {
+        self.settle(&handle, body.size_bytes());
+        if let Some(message) = body.record() {
             let op = Op::Settle { session: handle, number, message: Some(message), base };
             self.journal.lazy(None, op);
         }

@@ -14,8 +14,8 @@ use crate::{
     limits::Limits,
     message::Message,
     session::{
-        Fit, Link, LinkId, LinkSettings, Presence, Session, SessionHandle, SessionState, StoredPresence,
-        StoredWill, TakeSent,
+        Body, Fit, Link, LinkId, LinkSettings, Presence, Session, SessionHandle, SessionState,
+        StoredPresence, StoredWill, TakeSent,
     },
     time::Timestamp,
     topic,
@@ -373,6 +373,10 @@ impl Shard {
             self.journal_session_lazily(slot);
         }
         self.lend_shared(now, slot, out);
+        let session = &mut self.sessions[slot as usize];
+        if self.shared.parking.is_some() && session.handle.is_durable() {
+            session.outbound.park_all();
+        }
         self.on_session_due(now, slot, out);
     }
 
@@ -418,10 +422,10 @@ impl Shard {
         let mut session = self.sessions.remove(slot as usize);
         self.by_client.remove(&handle.client_id);
         let left = session.outbound.take_all();
-        for outgoing in &left {
-            self.settle(&handle, outgoing.message.size_bytes());
+        for body in &left {
+            self.settle(&handle, body.size_bytes());
         }
-        let records = left.iter().filter_map(|outgoing| outgoing.record).collect();
+        let records = left.iter().filter_map(Body::record).collect();
         self.counters().drop(DropReason::SessionEnded, left.len() as u64);
         self.counters().sessions.sub(1);
         out.events.push(Event::SessionEnded { client_id: handle.client_id.clone(), undelivered: left.len() });
@@ -440,7 +444,7 @@ impl Shard {
     }
 
     /// Sets the timer of a session for what is due next.
-    fn schedule(&mut self, slot: u32) {
+    pub(super) fn schedule(&mut self, slot: u32) {
         let session = &mut self.sessions[slot as usize];
         if let Some(at) = session.timer.take() {
             self.timers.unset(at, Timer::Session(slot));
@@ -456,7 +460,7 @@ impl Shard {
         self.journal_gating(op)
     }
 
-    fn journal_session_lazily(&mut self, slot: u32) {
+    pub(super) fn journal_session_lazily(&mut self, slot: u32) {
         let op = self.put_session(slot);
         self.journal_lazily(op);
     }

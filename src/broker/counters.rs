@@ -68,11 +68,13 @@ pub enum DropReason {
     NotAuthorized,
     /// There are as many retained messages as there may be; it was delivered but not kept.
     RetainedFull,
+    /// The store cannot give it back: its file is damaged.
+    Lost,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [DropReason; 9] = [
+    pub const ALL: [DropReason; 10] = [
         DropReason::OutboxFull,
         DropReason::Offline,
         DropReason::QueueFull,
@@ -82,6 +84,7 @@ impl DropReason {
         DropReason::NoMember,
         DropReason::NotAuthorized,
         DropReason::RetainedFull,
+        DropReason::Lost,
     ];
 
     /// Its name in logs, metrics and `$SYS`.
@@ -96,6 +99,7 @@ impl DropReason {
             DropReason::NoMember => "no-member",
             DropReason::NotAuthorized => "not-authorized",
             DropReason::RetainedFull => "retained-full",
+            DropReason::Lost => "lost",
         }
     }
 }

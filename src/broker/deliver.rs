@@ -5,7 +5,10 @@ use std::sync::Arc;
 use crate::{
     codec::{Delivery, PacketId, QoS},
     message::Message,
-    session::{Attempt, Fit, Notice, Outgoing, Presence, RecordId, Source, TakeSent},
+    session::{
+        Attempt, Body, Fetch, Fetched, Fit, Notice, Outgoing, Presence, RecordId, Request, Session, Source,
+        TakeSent,
+    },
     time::Timestamp,
     topic::TopicFilter,
 };
@@ -106,7 +109,13 @@ impl Shard {
     /// Queues a QoS 1 or 2 message under its number.
     pub(super) fn queue(&mut self, slot: u32, number: u64, outgoing: Outgoing) {
         let session = &mut self.sessions[slot as usize];
-        session.outbound.enqueue(number, outgoing);
+        match &self.shared.parking {
+            Some(parking) => {
+                let is_connected = session.link().is_some();
+                session.outbound.enqueue_or_park(number, outgoing, parking, is_connected);
+            }
+            None => session.outbound.enqueue(number, outgoing),
+        }
         let limits = &self.shared.limits;
         let is_over = session.handle.queued_messages() > limits.session_queue_messages_max
             || session.handle.queued_bytes() > limits.session_queue_bytes_max;
@@ -171,9 +180,10 @@ impl Shard {
                 if self.replay(now, slot, &mut reads) == Progress::Made {
                     continue;
                 }
-                let session = &self.sessions[slot as usize];
-                let is_full = session.outbound.inflight() >= usize::from(receive_maximum);
-                session.handle.set_presence(if is_full { Presence::Busy } else { Presence::Ready });
+                self.fetch(slot, out);
+                let Session { outbound, handle, .. } = &self.sessions[slot as usize];
+                let is_full = outbound.inflight() >= usize::from(receive_maximum) || outbound.queued() > 0;
+                handle.set_presence(if is_full { Presence::Busy } else { Presence::Ready });
                 return;
             };
             // [MQTT-3.3.2-5] [MQTT-4.3.3-7]
@@ -185,10 +195,34 @@ impl Shard {
         }
     }
 
+    /// Asks the store for what a connected session needs next.
+    fn fetch(&mut self, slot: u32, out: &mut Outputs) {
+        let Some(parking) = &self.shared.parking else { return };
+        let Session { outbound, handle, .. } = &mut self.sessions[slot as usize];
+        if let Some(Request { ticket, wanted }) = outbound.request(parking) {
+            out.fetches.push(Fetch { slot, session: handle.id, ticket, wanted });
+        }
+    }
+
+    /// What the store has read for a session.
+    pub(super) fn on_fetched(&mut self, now: Timestamp, fetched: Fetched, out: &mut Outputs) {
+        let slot = fetched.slot;
+        let Some(session) = self.sessions.get_mut(slot as usize) else { return };
+        if session.handle.id != fetched.session {
+            return;
+        }
+        for (number, body) in session.outbound.fetched(fetched) {
+            self.settle_number(slot, number, &body);
+            self.counters().drop(DropReason::Lost, 1);
+        }
+        self.pump(now, slot, out);
+    }
+
     fn discard_expired(&mut self, slot: u32, out: &mut Outputs) {
         if let Some((number, outgoing)) = self.sessions[slot as usize].outbound.discard() {
-            self.settle_number(slot, number, &outgoing);
-            self.report_drop(slot, &outgoing.message, DropReason::Expired, out);
+            let body = Body::Here(outgoing);
+            self.settle_number(slot, number, &body);
+            self.report_body(slot, &body, DropReason::Expired, out);
         }
     }
 
@@ -217,9 +251,9 @@ impl Shard {
             QoS::AtMostOnce | QoS::AtLeastOnce => outbound.on_pub_ack(packet_id),
             QoS::ExactlyOnce => outbound.on_pub_rec_refused(packet_id),
         };
-        if let Ok((number, outgoing)) = settled {
-            self.settle_number(slot, number, &outgoing);
-            self.report_drop(slot, &outgoing.message, DropReason::TooLarge, out);
+        if let Ok((number, body)) = settled {
+            self.settle_number(slot, number, &body);
+            self.report_body(slot, &body, DropReason::TooLarge, out);
         }
     }
 
@@ -227,6 +261,13 @@ impl Shard {
         match fit {
             Fit::Written => self.counters().sent(outgoing.qos, outgoing.message.payload().len()),
             Fit::TooLarge => self.report_drop(slot, &outgoing.message, DropReason::TooLarge, out),
+        }
+    }
+
+    fn report_body(&self, slot: u32, body: &Body, reason: DropReason, out: &mut Outputs) {
+        match body {
+            Body::Here(outgoing) => self.report_drop(slot, &outgoing.message, reason, out),
+            Body::Stored(_) => self.counters().drop(reason, 1),
         }
     }
 
@@ -286,9 +327,10 @@ impl Shard {
                 self.pass_on(now, &outgoing.message, member, out);
             }
             // In the same batch as the record of the other member: it is queued for one of them always.
-            self.settle_number(slot, number, &outgoing);
+            let body = Body::Here(outgoing);
+            self.settle_number(slot, number, &body);
             if !is_passed {
-                self.report_drop(slot, &outgoing.message, DropReason::NoMember, out);
+                self.report_body(slot, &body, DropReason::NoMember, out);
             }
         }
     }

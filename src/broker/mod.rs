@@ -13,6 +13,7 @@ mod io;
 mod journal;
 mod publish;
 mod replay;
+mod restore;
 mod router;
 mod shared;
 mod subscribe;
@@ -30,7 +31,7 @@ pub use counters::{Counter, Counters, DropReason};
 pub use io::{Admission, Cause, Event, Forward, Misbehaviour, Outputs};
 pub use journal::{Batch, Entry, Op, Sequence, Target as JournalTarget, Urgency};
 pub use router::{Group, Own, Route, Router, Target};
-pub use shared::{Parking, RetainedStore, Retaining, Shared};
+pub use shared::{RetainedStore, Retaining, Shared};
 
 use crate::{
     acl::Principal,
@@ -231,7 +232,7 @@ impl Shard {
 
     /// The store has read messages that a session wanted.
     pub fn fetched(&mut self, now: Timestamp, fetched: Fetched, out: &mut Outputs) {
-        let _ = fetched;
+        self.on_fetched(now, fetched, out);
         self.end_turn(now, out);
     }
 

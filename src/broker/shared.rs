@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     acl::{Authorize, Open},
-    limits::Limits,
+    limits::{Limits, Parking},
     message::Message,
     session::RecordId,
     time::Timestamp,
@@ -74,16 +74,6 @@ impl Shared {
     }
 }
 
-/// How much of the queue of a durable session is kept in memory. What is beyond waits in the store alone, and
-/// of an offline session everything does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Parking {
-    /// Messages that wait to be sent.
-    pub messages_max: usize,
-    /// Their bytes.
-    pub bytes_max: usize,
-}
-
 /// The last retained message of each topic. `[MQTT-3.3.1-5]`
 ///
 /// A publisher changes it before its message is routed, and a subscriber's filter is in the router before
@@ -145,11 +135,23 @@ impl RetainedStore {
         sequence: &Sequence,
     ) -> RecordId {
         let mut retained = self.retained.write().unwrap_or_else(PoisonError::into_inner);
-        let record = sequence.next();
+        self.replace(&mut retained, message, topic_limits);
+        sequence.next()
+    }
+
+    /// Retains a message that the store gives back, unless it has expired.
+    pub fn restore(&self, message: &Arc<Message>, topic_limits: &TopicLimits, now: Timestamp) {
+        if !message.is_expired(now) {
+            let mut retained = self.retained.write().unwrap_or_else(PoisonError::into_inner);
+            self.replace(&mut retained, message, topic_limits);
+        }
+    }
+
+    fn replace(&self, retained: &mut Retained, message: &Arc<Message>, topic_limits: &TopicLimits) {
         let old = if message.payload().is_empty() {
             retained.tree.remove(message.topic())
         } else {
-            let Ok(name) = TopicName::parse(message.topic(), topic_limits) else { return record };
+            let Ok(name) = TopicName::parse(message.topic(), topic_limits) else { return };
             retained.tree.insert(&name, message.clone())
         };
         if let Some(old) = old {
@@ -163,7 +165,6 @@ impl RetainedStore {
                 retained.expiring.insert((at, message.topic().clone()));
             }
         }
-        record
     }
 
     /// Calls `f` with some of the retained messages that a subscription gets, those from a text on. Returns

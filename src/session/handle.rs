@@ -58,6 +58,14 @@ impl SessionHandle {
         }
     }
 
+    /// Takes over what the store knows: how numbers go on, and what is queued.
+    pub fn restore(&self, next_number: u64, queued_messages: usize, queued_bytes: usize) {
+        self.next_number.store(next_number, Ordering::Relaxed);
+        self.queued_messages.store(queued_messages, Ordering::Relaxed);
+        self.queued_bytes.store(queued_bytes, Ordering::Relaxed);
+        self.set_durable();
+    }
+
     /// True if both are the handle of one session.
     pub fn is(&self, other: &SessionHandle) -> bool {
         std::ptr::eq(self, other)

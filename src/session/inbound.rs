@@ -33,6 +33,11 @@ pub enum Arrival {
 }
 
 impl Inbound {
+    /// What the store gives back: these identifiers await their PUBREL.
+    pub fn restore(unreleased: &[PacketId]) -> Inbound {
+        Inbound { unreleased: unreleased.iter().map(|id| (*id, Counted::No)).collect(), counted: 0 }
+    }
+
     /// A new connection: the client's quota is whole again.
     pub fn attach(&mut self) {
         self.unreleased.values_mut().for_each(|counted| *counted = Counted::No);

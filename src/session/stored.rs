@@ -2,7 +2,12 @@
 
 use std::{num::NonZeroU64, sync::Arc};
 
-use crate::{codec::PacketId, message::Message, time::Timestamp, topic::TopicFilter};
+use crate::{
+    codec::{PacketId, QoS},
+    message::Message,
+    time::Timestamp,
+    topic::TopicFilter,
+};
 
 use super::{Outgoing, Subscription};
 
@@ -85,8 +90,10 @@ pub struct StoredMessage {
     pub number: u64,
     /// Where it is.
     pub record: RecordId,
-    /// What it counts against limits, as [`Message::size_bytes`].
+    /// What it counts against limits, as [`Message::size_bytes`]; below 2^31.
     pub size_bytes: u32,
+    /// QoS of the delivery, 1 or 2.
+    pub qos: QoS,
 }
 
 /// Messages that a session wants from the store.

@@ -24,11 +24,14 @@ use std::{
 
 use dunlin::{
     acl::Principal,
-    broker::{Admission, Cause, DropReason, Event, Forward, Outputs, Refusal, Shard, Shared, Urgency, admit},
+    broker::{
+        Admission, Batch, Cause, DropReason, Event, Forward, Outputs, Refusal, Sequence, Shard, Shared,
+        Urgency, admit,
+    },
     codec::{self, Connect, DecodeError, Decoded, Packet, Version},
     limits::Limits,
     message::Message,
-    session::LinkId,
+    session::{Fetch, LinkId, RecordId},
     time::Timestamp,
 };
 
@@ -37,7 +40,7 @@ pub(crate) use peer::{Got, GotMessage};
 pub(crate) use setup::{Setup, WillSetup};
 
 use peer::Peer;
-use store::Store;
+use store::Image;
 
 /// Runs a test for MQTT 3.1.1 and for MQTT 5.
 pub(crate) fn both(test: impl Fn(Version)) {
@@ -60,7 +63,10 @@ pub(crate) struct Inner {
     nodes: Vec<Node>,
     peers: Vec<Peer>,
     forwards: VecDeque<(u16, Forward)>,
-    store: Store,
+    /// What the shards have handed over, and of that what is committed.
+    journaled: Image,
+    durable: Image,
+    fetches: VecDeque<(usize, Fetch)>,
     events: Vec<Event>,
     holds_commits: bool,
     holds_forwards: bool,
@@ -70,9 +76,20 @@ pub(crate) struct Inner {
 struct Node {
     shard: Shard,
     out: Outputs,
-    /// Batches that the store has and has not committed: their number, and whether anything waits for them.
-    uncommitted: VecDeque<(u64, bool)>,
+    /// Batches that the store has and has not committed.
+    uncommitted: VecDeque<Batch>,
     touched: BTreeSet<LinkId>,
+}
+
+impl Node {
+    fn new(index: usize, shared: &Arc<Shared>, now: Timestamp) -> Node {
+        Node {
+            shard: Shard::new(index as u16, shared.clone(), now),
+            out: Outputs::default(),
+            uncommitted: VecDeque::new(),
+            touched: BTreeSet::new(),
+        }
+    }
 }
 
 /// Where the virtual clock starts: any moment will do but zero, which would hide a missing one.
@@ -90,19 +107,15 @@ impl World {
         let mut shared = Shared::new(Limits::default(), shards, 7);
         change(&mut shared);
         let shared = Arc::new(shared);
-        let node = |index: usize| Node {
-            shard: Shard::new(index as u16, shared.clone(), now),
-            out: Outputs::default(),
-            uncommitted: VecDeque::new(),
-            touched: BTreeSet::new(),
-        };
         World(Rc::new(RefCell::new(Inner {
             now,
-            nodes: (0..shards).map(node).collect(),
+            nodes: (0..shards).map(|index| Node::new(index, &shared, now)).collect(),
             shared,
             peers: Vec::new(),
             forwards: VecDeque::new(),
-            store: Store::default(),
+            journaled: Image::default(),
+            durable: Image::default(),
+            fetches: VecDeque::new(),
             events: Vec::new(),
             holds_commits: false,
             holds_forwards: false,
@@ -182,7 +195,7 @@ impl World {
         let mut inner = self.0.borrow_mut();
         inner.collect();
         for index in 0..inner.nodes.len() {
-            let newest = inner.nodes[index].uncommitted.back().map(|(commit, _)| *commit);
+            let newest = inner.nodes[index].uncommitted.back().map(|batch| batch.commit);
             if let Some(commit) = newest {
                 inner.commit(index, commit);
             }
@@ -194,7 +207,7 @@ impl World {
     pub(crate) fn commit_one(&self, shard: usize) -> bool {
         let mut inner = self.0.borrow_mut();
         inner.collect();
-        let oldest = inner.nodes[shard].uncommitted.front().map(|(commit, _)| *commit);
+        let oldest = inner.nodes[shard].uncommitted.front().map(|batch| batch.commit);
         if let Some(commit) = oldest {
             inner.commit(shard, commit);
         }
@@ -218,6 +231,15 @@ impl World {
         let mut inner = self.0.borrow_mut();
         inner.holds_forwards = false;
         inner.settle();
+    }
+
+    /// The broker ends without notice, and starts again after some time with what the store had committed.
+    pub(crate) fn crash(&self, downtime: Duration) {
+        let mut inner = self.0.borrow_mut();
+        inner.collect();
+        let lost_at = inner.now;
+        inner.now = inner.now.plus(downtime);
+        inner.restart(lost_at);
     }
 
     /// Publishes as the broker itself does.
@@ -284,7 +306,7 @@ impl World {
         let inner = self.0.borrow();
         assert!(inner.forwards.is_empty(), "forwards are under way");
         let shards: Vec<&Shard> = inner.nodes.iter().map(|node| &node.shard).collect();
-        inner.store.assert_agrees(&shards, inner.now);
+        inner.journaled.assert_agrees(&shards, inner.now);
         let sum = |counter: fn(&dunlin::broker::Counters) -> u64| inner.shared.sum(counter);
         let sessions = || shards.iter().flat_map(|shard| shard.sessions());
         let queued: usize = sessions().map(|session| session.handle.queued_messages()).sum();
@@ -323,11 +345,48 @@ fn shard_of(client_id: &str, shards: usize) -> usize {
 }
 
 impl Inner {
+    /// Makes all shards anew from what is committed.
+    fn restart(&mut self, lost_at: Timestamp) {
+        for peer in &mut self.peers {
+            peer.link = None;
+            peer.is_closed = true;
+            peer.input.clear();
+            peer.wire.clear();
+        }
+        self.durable.compact();
+        self.journaled = self.durable.clone();
+        self.fetches.clear();
+        self.forwards.clear();
+        let recovered = self.durable.recover();
+        let old = &self.shared;
+        let mut shared = Shared::new(old.limits.clone(), self.nodes.len(), old.seed);
+        shared.check_payload_format = old.check_payload_format;
+        shared.authorize = old.authorize.clone();
+        shared.parking = old.parking;
+        shared.sequence = Sequence::starting_at(RecordId::new(recovered.next));
+        for message in recovered.retained.values() {
+            shared.retained.restore(message, &shared.topic_limits(), self.now);
+        }
+        self.shared = Arc::new(shared);
+        for (index, node) in self.nodes.iter_mut().enumerate() {
+            *node = Node::new(index, &self.shared, self.now);
+        }
+        for session in recovered.sessions {
+            let index = shard_of(&session.client_id, self.nodes.len());
+            self.nodes[index].shard.restore(session, lost_at);
+        }
+        for node in &mut self.nodes {
+            node.shard.timeout(self.now, &mut node.out);
+        }
+        self.settle();
+    }
+
     /// Runs until nothing more happens.
     fn settle(&mut self) {
         loop {
             let mut is_busy = self.collect();
             is_busy |= self.commit_awaited();
+            is_busy |= self.answer_fetches();
             is_busy |= self.forward();
             is_busy |= self.drain();
             is_busy |= (0..self.peers.len()).fold(false, |busy, peer| self.read_input(peer) | busy);
@@ -340,12 +399,13 @@ impl Inner {
     /// Takes what the shards put out. The store comes first, as the shell has to do it.
     fn collect(&mut self) -> bool {
         let mut is_busy = false;
-        for node in &mut self.nodes {
+        for (index, node) in self.nodes.iter_mut().enumerate() {
             if let Some(batch) = node.shard.take_batch() {
-                self.store.apply(&batch);
-                node.uncommitted.push_back((batch.commit, batch.urgency == Urgency::Now));
+                batch.entries.iter().for_each(|entry| self.journaled.apply(entry));
+                node.uncommitted.push_back(batch);
                 is_busy = true;
             }
+            self.fetches.extend(node.out.fetches.drain(..).map(|fetch| (index, fetch)));
             is_busy |= !node.out.forwards.is_empty();
             self.forwards.extend(node.out.forwards.drain(..));
             self.events.append(&mut node.out.events);
@@ -360,8 +420,9 @@ impl Inner {
         let mut is_busy = false;
         for index in 0..self.nodes.len() {
             let uncommitted = &self.nodes[index].uncommitted;
-            let awaited = uncommitted.iter().rev().find(|(_, is_awaited)| *is_awaited);
-            if let Some(commit) = awaited.map(|(commit, _)| *commit).filter(|_| !self.holds_commits) {
+            let is_fetched = !self.fetches.is_empty();
+            let awaited = uncommitted.iter().rev().find(|batch| is_fetched || batch.urgency == Urgency::Now);
+            if let Some(commit) = awaited.map(|batch| batch.commit).filter(|_| !self.holds_commits) {
                 self.commit(index, commit);
                 is_busy = true;
             }
@@ -371,8 +432,22 @@ impl Inner {
 
     fn commit(&mut self, index: usize, commit: u64) {
         let node = &mut self.nodes[index];
-        node.uncommitted.retain(|(open, _)| *open > commit);
+        while let Some(batch) = node.uncommitted.pop_front_if(|batch| batch.commit <= commit) {
+            batch.entries.iter().for_each(|entry| self.durable.apply(entry));
+        }
         node.shard.committed(self.now, commit, &mut node.out);
+    }
+
+    /// Messages are read back once all that was handed over is committed.
+    fn answer_fetches(&mut self) -> bool {
+        if self.nodes.iter().any(|node| !node.uncommitted.is_empty()) {
+            return false;
+        }
+        let Some((index, fetch)) = self.fetches.pop_front() else { return false };
+        let fetched = self.durable.fetch(fetch);
+        let node = &mut self.nodes[index];
+        node.shard.fetched(self.now, fetched, &mut node.out);
+        true
     }
 
     fn forward(&mut self) -> bool {

@@ -1,13 +1,24 @@
 //! The sender's half of QoS 1 and 2: what waits for a client, what is under way to it.
 
-use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
+mod parking;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU32,
+    sync::Arc,
+};
 
 use crate::{
     codec::{PacketId, QoS},
     message::Message,
 };
 
-use super::RecordId;
+use super::{RecordId, StoredMessage, parked::Parked};
+
+use parking::Fetching;
+pub use parking::Request;
 
 /// One message for one client.
 #[derive(Clone, Debug)]
@@ -27,6 +38,15 @@ pub struct Outgoing {
     pub record: Option<RecordId>,
 }
 
+/// A message of a session, wherever it is.
+#[derive(Debug)]
+pub enum Body {
+    /// In memory.
+    Here(Outgoing),
+    /// In the store alone.
+    Stored(StoredMessage),
+}
+
 /// QoS 1 and 2 messages of one session towards its client.
 ///
 /// Every message has a number, ascending in the order in which the broker accepted them, and the number
@@ -35,6 +55,8 @@ pub struct Outgoing {
 /// they were sent; `window` has the state of every number from `base` on, without gaps, up to the last one
 /// sent. The two orders differ where a message waited for the store and a later one did not.
 ///
+/// A queue that is longer than what is kept in memory goes on in `parked`: see `parking`.
+///
 /// ```text
 ///   queue ──send──▶ AwaitPubAck ──PUBACK──▶ Settled
 ///     ▲        └──▶ AwaitPubRec ──PUBREC──▶ AwaitPubComp ──PUBCOMP──▶ Settled
@@ -42,18 +64,33 @@ pub struct Outgoing {
 /// ```
 #[derive(Debug, Default)]
 pub struct Outbound {
-    again: VecDeque<Queued>,
+    again: VecDeque<Again>,
     queue: VecDeque<Queued>,
+    /// Bytes of the messages in `queue`.
+    queue_bytes: usize,
+    parked: Parked,
+    fetching: Option<Fetching>,
+    /// Counts requests to the store, so that a late answer is known for one.
+    ticket: u64,
     window: VecDeque<Sending>,
     /// The number of the first entry of `window`.
     base: u64,
+    /// Numbers behind the window that are settled: ranges by their start, with the number after their end.
+    settled_ahead: BTreeMap<u64, u64>,
     /// Messages sent on this connection, or released, and not settled: the use of the client's Receive Maximum.
     inflight: usize,
     /// Counts PUBLISH sent and PUBREC received, for the order in which a new connection repeats them.
     step: u64,
 }
 
-/// A message that waits to be sent.
+/// A message that was sent and is to be sent again.
+#[derive(Debug)]
+struct Again {
+    number: u64,
+    body: Body,
+}
+
+/// A message that was never sent.
 #[derive(Debug)]
 struct Queued {
     number: u64,
@@ -75,9 +112,9 @@ enum Sending {
     /// Its message is not here: it waits in the queue, or has not reached the session yet.
     Reserved,
     /// QoS 1, sent.
-    AwaitPubAck { step: u64, outgoing: Outgoing },
+    AwaitPubAck { step: u64, body: Body },
     /// QoS 2, sent.
-    AwaitPubRec { step: u64, outgoing: Outgoing },
+    AwaitPubRec { step: u64, body: Body },
     /// QoS 2, received by the client, PUBREL sent.
     AwaitPubComp { step: u64 },
     /// Done with; the identifier is free.
@@ -108,11 +145,38 @@ const PACKET_IDS: u64 = 65_535;
 /// The capacity of an empty window or queue that is kept rather than given back, in entries.
 const CAPACITY_KEPT: usize = 64;
 
+impl Body {
+    /// Its record in the store, if it is there.
+    pub fn record(&self) -> Option<RecordId> {
+        match self {
+            Body::Here(outgoing) => outgoing.record,
+            Body::Stored(stored) => Some(stored.record),
+        }
+    }
+
+    /// What it counts against limits in bytes.
+    pub fn size_bytes(&self) -> usize {
+        match self {
+            Body::Here(outgoing) => outgoing.message.size_bytes(),
+            Body::Stored(stored) => stored.size_bytes as usize,
+        }
+    }
+
+    /// QoS of the delivery.
+    pub fn qos(&self) -> QoS {
+        match self {
+            Body::Here(outgoing) => outgoing.qos,
+            Body::Stored(stored) => stored.qos,
+        }
+    }
+}
+
 impl Outbound {
     /// Takes a message of QoS 1 or 2 under a number of [`super::SessionHandle::reserve`]. Numbers may
     /// arrive out of order where several shards publish.
     pub fn enqueue(&mut self, number: u64, outgoing: Outgoing) {
         debug_assert!(number >= self.base, "number {number} is before the window at {}", self.base);
+        self.queue_bytes += outgoing.message.size_bytes();
         let queued = Queued { number, outgoing };
         match self.queue.back() {
             Some(last) if last.number > number => {
@@ -123,82 +187,90 @@ impl Outbound {
         }
     }
 
-    /// Gives a number back whose message will not come.
-    pub fn cancel(&mut self, number: u64) {
-        self.set(number, Sending::Settled);
-        self.advance();
-    }
-
     /// The next message to send, if the client's Receive Maximum leaves room for one. `[MQTT-3.3.4-9]`
     pub fn head(&self, receive_maximum: u16) -> Option<(&Outgoing, Attempt)> {
         if self.inflight >= usize::from(receive_maximum) {
             return None;
         }
-        if let Some(head) = self.again.front() {
-            return Some((&head.outgoing, Attempt::Again));
+        match self.again.front() {
+            Some(Again { body: Body::Here(outgoing), .. }) => return Some((outgoing, Attempt::Again)),
+            Some(Again { body: Body::Stored(_), .. }) => return None,
+            None => {}
         }
         let head = self.queue.front()?;
+        let is_next = self.first_stored().is_none_or(|first| head.number < first);
         // An identifier is not used again before its last use is settled. [MQTT-2.2.1-4]
-        (head.number - self.base < PACKET_IDS).then_some((&head.outgoing, Attempt::First))
+        let has_id = head.number - self.base < PACKET_IDS;
+        (is_next && has_id).then_some((&head.outgoing, Attempt::First))
     }
 
-    /// Moves the head of the queue into the window: it is being sent. Returns it with its packet identifier.
+    /// Moves what [`Outbound::head`] tells of into the window: it is being sent. Returns it with its packet
+    /// identifier.
     pub fn send(&mut self) -> Option<(PacketId, &Outgoing)> {
-        let Queued { number, outgoing } = self.again.pop_front().or_else(|| self.queue.pop_front())?;
-        let sending = self.sent(outgoing);
+        let (number, outgoing) = match self.again.pop_front() {
+            Some(Again { number, body: Body::Here(outgoing) }) => (number, outgoing),
+            Some(stored) => {
+                self.again.push_front(stored);
+                return None;
+            }
+            None => self.pop_queue()?,
+        };
+        let sending = self.sent(Body::Here(outgoing));
         self.inflight += 1;
         match self.set(number, sending) {
-            Sending::AwaitPubAck { outgoing, .. } | Sending::AwaitPubRec { outgoing, .. } => {
-                Some((packet_id(number), outgoing))
-            }
-            Sending::Reserved | Sending::AwaitPubComp { .. } | Sending::Settled => None,
+            Sending::AwaitPubAck { body: Body::Here(outgoing), .. }
+            | Sending::AwaitPubRec { body: Body::Here(outgoing), .. } => Some((packet_id(number), outgoing)),
+            Sending::AwaitPubAck { .. }
+            | Sending::AwaitPubRec { .. }
+            | Sending::Reserved
+            | Sending::AwaitPubComp { .. }
+            | Sending::Settled => None,
         }
     }
 
     /// Takes the head out that was never sent. Returns it with its number.
     pub fn discard(&mut self) -> Option<(u64, Outgoing)> {
-        let Queued { number, outgoing } = self.queue.pop_front()?;
-        self.set(number, Sending::Settled);
-        self.advance();
+        let (number, outgoing) = self.pop_queue()?;
+        self.settle(number);
         Some((number, outgoing))
     }
 
     /// PUBACK. Returns the number and the message that are settled by it.
-    pub fn on_pub_ack(&mut self, id: PacketId) -> Result<(u64, Outgoing), AckError> {
+    pub fn on_pub_ack(&mut self, id: PacketId) -> Result<(u64, Body), AckError> {
         let number = self.number(id)?;
         match self.replace(number, Sending::Settled) {
-            Sending::AwaitPubAck { outgoing, .. } => {
+            Sending::AwaitPubAck { body, .. } => {
                 self.settled();
-                Ok((number, outgoing))
+                Ok((number, body))
             }
-            other => Err(self.restore(number, other)),
+            other => Err(self.put_back(number, other)),
         }
     }
 
     /// PUBREC below 0x80: the client owns the message. Returns it the first time, `None` when the client
     /// repeats its PUBREC; PUBREL is due either way. `[MQTT-4.3.3-4]`
-    pub fn on_pub_rec(&mut self, id: PacketId) -> Result<(u64, Option<Outgoing>), AckError> {
+    pub fn on_pub_rec(&mut self, id: PacketId) -> Result<(u64, Option<Body>), AckError> {
         let number = self.number(id)?;
         let step = self.next_step();
         match self.replace(number, Sending::AwaitPubComp { step }) {
-            Sending::AwaitPubRec { outgoing, .. } => Ok((number, Some(outgoing))),
+            Sending::AwaitPubRec { body, .. } => Ok((number, Some(body))),
             before @ Sending::AwaitPubComp { .. } => {
                 self.set(number, before);
                 Ok((number, None))
             }
-            other => Err(self.restore(number, other)),
+            other => Err(self.put_back(number, other)),
         }
     }
 
     /// PUBREC of 0x80 or more: the message is settled. `[MQTT-4.4.0-2]`
-    pub fn on_pub_rec_refused(&mut self, id: PacketId) -> Result<(u64, Outgoing), AckError> {
+    pub fn on_pub_rec_refused(&mut self, id: PacketId) -> Result<(u64, Body), AckError> {
         let number = self.number(id)?;
         match self.replace(number, Sending::Settled) {
-            Sending::AwaitPubRec { outgoing, .. } => {
+            Sending::AwaitPubRec { body, .. } => {
                 self.settled();
-                Ok((number, outgoing))
+                Ok((number, body))
             }
-            other => Err(self.restore(number, other)),
+            other => Err(self.put_back(number, other)),
         }
     }
 
@@ -210,7 +282,7 @@ impl Outbound {
                 self.settled();
                 Ok(number)
             }
-            other => Err(self.restore(number, other)),
+            other => Err(self.put_back(number, other)),
         }
     }
 
@@ -218,27 +290,38 @@ impl Outbound {
     /// it was sent and with its identifier. Returns the identifiers whose PUBREL is due again, in the order
     /// of their PUBRECs. `[MQTT-4.4.0-1]` `[MQTT-4.6.0-1]` `[MQTT-3.1.1/4.6.0-4]`
     pub fn resume(&mut self) -> Vec<PacketId> {
-        let mut releases = Vec::new();
+        self.take_back();
+        let releases = (self.base..).zip(&self.window).filter_map(|(number, sending)| match sending {
+            Sending::AwaitPubComp { step } => Some((*step, packet_id(number))),
+            Sending::Reserved
+            | Sending::AwaitPubAck { .. }
+            | Sending::AwaitPubRec { .. }
+            | Sending::Settled => None,
+        });
+        let mut releases: Vec<_> = releases.collect();
+        releases.sort();
+        self.inflight = releases.len();
+        releases.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Moves what was sent and not acknowledged to `again`, in the order in which it was sent.
+    fn take_back(&mut self) {
         let mut again = Vec::new();
         for (number, sending) in (self.base..).zip(&mut self.window) {
             match std::mem::replace(sending, Sending::Reserved) {
-                Sending::AwaitPubAck { step, outgoing } | Sending::AwaitPubRec { step, outgoing } => {
-                    again.push((step, Queued { number, outgoing }));
+                Sending::AwaitPubAck { step, body } | Sending::AwaitPubRec { step, body } => {
+                    again.push((step, Again { number, body }));
                 }
-                Sending::AwaitPubComp { step } => {
-                    releases.push((step, packet_id(number)));
-                    *sending = Sending::AwaitPubComp { step };
+                other @ (Sending::Reserved | Sending::AwaitPubComp { .. } | Sending::Settled) => {
+                    *sending = other;
                 }
-                other @ (Sending::Reserved | Sending::Settled) => *sending = other,
             }
         }
+        self.inflight -= again.len();
         again.sort_by_key(|(step, _)| *step);
-        releases.sort();
         // What the last connection did not come to repeat was sent after all that it did.
         let unrepeated = std::mem::take(&mut self.again);
-        self.again = again.into_iter().map(|(_, queued)| queued).chain(unrepeated).collect();
-        self.inflight = releases.len();
-        releases.into_iter().map(|(_, id)| id).collect()
+        self.again = again.into_iter().map(|(_, again)| again).chain(unrepeated).collect();
     }
 
     /// All numbers from this one on were never sent.
@@ -270,7 +353,7 @@ impl Outbound {
 
     /// Messages that wait to be sent.
     pub fn queued(&self) -> usize {
-        self.again.len() + self.queue.len()
+        self.again.len() + self.queue.len() + self.stored_parked()
     }
 
     /// Takes out every message that came through a shared subscription (all, or the one with this filter)
@@ -286,40 +369,62 @@ impl Outbound {
         if sent == TakeSent::Yes {
             for (number, sending) in (self.base..).zip(&mut self.window) {
                 match std::mem::replace(sending, Sending::Settled) {
-                    Sending::AwaitPubAck { outgoing, .. } if is_wanted(&outgoing) => {
+                    Sending::AwaitPubAck { body: Body::Here(outgoing), .. } if is_wanted(&outgoing) => {
                         self.inflight -= 1;
                         taken.push((number, outgoing));
                     }
                     other => *sending = other,
                 }
             }
-            let is_free = |outgoing: &Outgoing| outgoing.qos < QoS::ExactlyOnce && is_wanted(outgoing);
-            taken.extend(split_off(&mut self.again, is_free));
+            for Again { number, body } in std::mem::take(&mut self.again) {
+                match body {
+                    Body::Here(outgoing) if outgoing.qos < QoS::ExactlyOnce && is_wanted(&outgoing) => {
+                        taken.push((number, outgoing));
+                    }
+                    body => self.again.push_back(Again { number, body }),
+                }
+            }
         }
-        taken.extend(split_off(&mut self.queue, is_wanted));
+        for Queued { number, outgoing } in std::mem::take(&mut self.queue) {
+            if is_wanted(&outgoing) {
+                self.queue_bytes -= outgoing.message.size_bytes();
+                taken.push((number, outgoing));
+            } else {
+                self.queue.push_back(Queued { number, outgoing });
+            }
+        }
         for (number, _) in &taken {
-            self.set(*number, Sending::Settled);
+            self.settle(*number);
         }
         self.advance();
         taken
     }
 
     /// Takes out everything that the client does not own: the session ends.
-    pub fn take_all(&mut self) -> Vec<Outgoing> {
-        let Outbound { again, queue, window, .. } = std::mem::take(self);
+    pub fn take_all(&mut self) -> Vec<Body> {
+        let Outbound { again, queue, window, parked, fetching, .. } = std::mem::take(self);
         let sent = window.into_iter().filter_map(|sending| match sending {
-            Sending::AwaitPubAck { outgoing, .. } | Sending::AwaitPubRec { outgoing, .. } => Some(outgoing),
+            Sending::AwaitPubAck { body, .. } | Sending::AwaitPubRec { body, .. } => Some(body),
             Sending::Reserved | Sending::AwaitPubComp { .. } | Sending::Settled => None,
         });
-        sent.chain(again.into_iter().chain(queue).map(|queued| queued.outgoing)).collect()
+        let queued = again.into_iter().map(|again| again.body);
+        let queued = queued.chain(queue.into_iter().map(|queued| Body::Here(queued.outgoing)));
+        let stored = fetching.into_iter().flat_map(|fetching| fetching.parked).chain(parked.iter());
+        sent.chain(queued).chain(stored.map(Body::Stored)).collect()
+    }
+
+    fn pop_queue(&mut self) -> Option<(u64, Outgoing)> {
+        let Queued { number, outgoing } = self.queue.pop_front()?;
+        self.queue_bytes -= outgoing.message.size_bytes();
+        Some((number, outgoing))
     }
 
     /// The state of a message that is being sent.
-    fn sent(&mut self, outgoing: Outgoing) -> Sending {
+    fn sent(&mut self, body: Body) -> Sending {
         let step = self.next_step();
-        match outgoing.qos {
-            QoS::AtMostOnce | QoS::AtLeastOnce => Sending::AwaitPubAck { step, outgoing },
-            QoS::ExactlyOnce => Sending::AwaitPubRec { step, outgoing },
+        match body.qos() {
+            QoS::AtMostOnce | QoS::AtLeastOnce => Sending::AwaitPubAck { step, body },
+            QoS::ExactlyOnce => Sending::AwaitPubRec { step, body },
         }
     }
 
@@ -332,7 +437,9 @@ impl Outbound {
     fn set(&mut self, number: u64, sending: Sending) -> &Sending {
         let slot = (number - self.base) as usize;
         while self.window.len() <= slot {
-            self.window.push_back(Sending::Reserved);
+            let next = self.base + self.window.len() as u64;
+            let is_settled = self.is_settled_ahead(next);
+            self.window.push_back(if is_settled { Sending::Settled } else { Sending::Reserved });
         }
         self.window[slot] = sending;
         &self.window[slot]
@@ -346,11 +453,11 @@ impl Outbound {
         if !matches!(before, Sending::Reserved) {
             return before;
         }
-        let found = self.again.iter().position(|queued| queued.number == number);
+        let found = self.again.iter().position(|again| again.number == number);
         match found.and_then(|at| self.again.remove(at)) {
-            Some(queued) => {
+            Some(again) => {
                 self.inflight += 1;
-                self.sent(queued.outgoing)
+                self.sent(again.body)
             }
             None => before,
         }
@@ -367,7 +474,7 @@ impl Outbound {
     }
 
     /// Puts back what an acknowledgement found and tells why it does not fit.
-    fn restore(&mut self, number: u64, sending: Sending) -> AckError {
+    fn put_back(&mut self, number: u64, sending: Sending) -> AckError {
         let error = match sending {
             Sending::Reserved | Sending::Settled => AckError::Unknown,
             Sending::AwaitPubAck { .. } | Sending::AwaitPubRec { .. } | Sending::AwaitPubComp { .. } => {
@@ -378,13 +485,58 @@ impl Outbound {
         error
     }
 
+    /// A number that is not in use any more, wherever it is.
+    fn settle(&mut self, number: u64) {
+        let end = self.base + self.window.len() as u64;
+        if number < end {
+            self.set(number, Sending::Settled);
+        } else {
+            self.settle_ahead(number);
+        }
+        self.advance();
+    }
+
+    /// Takes note of a settled number behind the window.
+    fn settle_ahead(&mut self, number: u64) {
+        let mut start = number;
+        if let Some((before, end)) = self.settled_ahead.range(..=number).next_back()
+            && *end == number
+        {
+            start = *before;
+        }
+        let end = self.settled_ahead.remove(&(number + 1)).unwrap_or(number + 1);
+        self.settled_ahead.insert(start, end);
+    }
+
+    /// Whether a number behind the window is settled. Numbers are asked for in order: what is before this
+    /// one is forgotten.
+    fn is_settled_ahead(&mut self, number: u64) -> bool {
+        while let Some(range) = self.settled_ahead.first_entry() {
+            if number < *range.key() {
+                return false;
+            }
+            if number < *range.get() {
+                return true;
+            }
+            range.remove();
+        }
+        false
+    }
+
     fn advance(&mut self) {
         while matches!(self.window.front(), Some(Sending::Settled)) {
             self.window.pop_front();
             self.base += 1;
         }
-        if self.window.is_empty() && self.window.capacity() > CAPACITY_KEPT {
-            self.window = VecDeque::new();
+        if self.window.is_empty() {
+            while let Some(range) = self.settled_ahead.first_entry()
+                && *range.key() <= self.base
+            {
+                self.base = self.base.max(range.remove());
+            }
+            if self.window.capacity() > CAPACITY_KEPT {
+                self.window = VecDeque::new();
+            }
         }
         if self.queue.is_empty() && self.queue.capacity() > CAPACITY_KEPT {
             self.queue = VecDeque::new();
@@ -392,136 +544,7 @@ impl Outbound {
     }
 }
 
-/// Takes the messages out of a queue that are wanted, with their numbers.
-fn split_off(queue: &mut VecDeque<Queued>, is_wanted: impl Fn(&Outgoing) -> bool) -> Vec<(u64, Outgoing)> {
-    let (wanted, rest): (VecDeque<Queued>, _) =
-        std::mem::take(queue).into_iter().partition(|queued| is_wanted(&queued.outgoing));
-    *queue = rest;
-    wanted.into_iter().map(|queued| (queued.number, queued.outgoing)).collect()
-}
-
 /// The packet identifier of a number. `[MQTT-2.2.1-4]`
 fn packet_id(number: u64) -> PacketId {
     PacketId::MIN.saturating_add((number % PACKET_IDS) as u16)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::message::Header;
-
-    fn outgoing(qos: QoS) -> Outgoing {
-        let header = Header { qos, retain: false, expires_at: None, publisher: None };
-        let message = Arc::new(Message::new("t".into(), b"", header));
-        Outgoing { message, qos, retain: false, subscription_ids: None, share: None, record: None }
-    }
-
-    fn id(value: u16) -> PacketId {
-        PacketId::new(value).unwrap()
-    }
-
-    /// What each acknowledgement does in each state: `ok` settles or goes on, `?` is unknown, `!` is wrong.
-    fn row(make: impl Fn() -> Outbound) -> String {
-        let name = |result: Result<(), AckError>| match result {
-            Ok(()) => "ok",
-            Err(AckError::Unknown) => "?",
-            Err(AckError::WrongPacket) => "!",
-        };
-        let results = [
-            name(make().on_pub_ack(id(1)).map(drop)),
-            name(make().on_pub_rec(id(1)).map(drop)),
-            name(make().on_pub_rec_refused(id(1)).map(drop)),
-            name(make().on_pub_comp(id(1)).map(drop)),
-        ];
-        results.join(" ")
-    }
-
-    fn sent(qos: QoS) -> Outbound {
-        let mut outbound = Outbound::default();
-        outbound.enqueue(0, outgoing(qos));
-        outbound.send();
-        outbound
-    }
-
-    fn resumed(mut outbound: Outbound) -> Outbound {
-        outbound.resume();
-        outbound
-    }
-
-    fn received() -> Outbound {
-        let mut outbound = sent(QoS::ExactlyOnce);
-        outbound.on_pub_rec(id(1)).unwrap();
-        outbound
-    }
-
-    fn settled() -> Outbound {
-        let mut outbound = received();
-        outbound.on_pub_comp(id(1)).unwrap();
-        outbound
-    }
-
-    // [MQTT-4.3.2-3] [MQTT-4.3.3-3] [MQTT-4.3.3-5] [MQTT-4.4.0-2]
-    #[test]
-    fn every_acknowledgement_in_every_state() {
-        let waiting = || {
-            let mut outbound = Outbound::default();
-            outbound.enqueue(0, outgoing(QoS::AtLeastOnce));
-            outbound
-        };
-        //                                          PUBACK PUBREC refused PUBCOMP
-        assert_eq!(row(Outbound::default), "? ? ? ?");
-        assert_eq!(row(waiting), "? ? ? ?");
-        assert_eq!(row(|| sent(QoS::AtLeastOnce)), "ok ! ! !");
-        assert_eq!(row(|| sent(QoS::ExactlyOnce)), "! ok ok !");
-        assert_eq!(row(received), "! ok ! ok");
-        assert_eq!(row(settled), "? ? ? ?");
-        assert_eq!(row(|| resumed(sent(QoS::AtLeastOnce))), "ok ! ! !");
-        assert_eq!(row(|| resumed(sent(QoS::ExactlyOnce))), "! ok ok !");
-        assert_eq!(row(|| resumed(received())), "! ok ! ok");
-    }
-
-    #[test]
-    fn an_acknowledgement_that_does_not_fit_changes_nothing() {
-        for make in [|| sent(QoS::AtLeastOnce), || sent(QoS::ExactlyOnce), received] {
-            let state = |outbound: &Outbound| format!("{} {:?}", outbound.inflight, outbound.window);
-            let mut outbound = make();
-            let before = state(&outbound);
-            for wrong in [2, 65_535] {
-                assert_eq!(outbound.on_pub_ack(id(wrong)).map(drop), Err(AckError::Unknown));
-                assert_eq!(outbound.on_pub_comp(id(wrong)).map(drop), Err(AckError::Unknown));
-            }
-            for acknowledge in [Outbound::on_pub_ack, Outbound::on_pub_rec_refused] {
-                if acknowledge(&mut make(), id(1)).is_err() {
-                    assert_eq!(acknowledge(&mut outbound, id(1)).map(drop), Err(AckError::WrongPacket));
-                }
-            }
-            assert_eq!(state(&outbound), before);
-        }
-    }
-
-    // [MQTT-2.2.1-4]
-    #[test]
-    fn identifiers_go_round_and_skip_none() {
-        let mut outbound = Outbound::default();
-        for number in 0..140_000 {
-            outbound.enqueue(number, outgoing(QoS::AtLeastOnce));
-            let (packet_id, _) = outbound.send().unwrap();
-            assert_eq!(u64::from(packet_id.get()), 1 + number % 65_535);
-            outbound.on_pub_ack(packet_id).unwrap();
-        }
-        assert_eq!((outbound.inflight(), outbound.window.len(), outbound.base), (0, 0, 140_000));
-    }
-
-    #[test]
-    fn numbers_that_come_late_keep_their_place() {
-        let mut outbound = Outbound::default();
-        for number in [1, 3, 0, 2] {
-            outbound.enqueue(number, outgoing(QoS::AtLeastOnce));
-        }
-        let ids: Vec<u16> = std::iter::from_fn(|| outbound.send().map(|(id, _)| id.get())).collect();
-        assert_eq!(ids, [1, 2, 3, 4]);
-        outbound.cancel(4);
-        outbound.enqueue(5, outgoing(QoS::AtLeastOnce));
-        assert_eq!(outbound.send().map(|(id, _)| id.get()), Some(6));
-    }
 }

@@ -1,0 +1,55 @@
+//! What the store gives back when the broker starts.
+
+use std::sync::Arc;
+
+use crate::{
+    session::{Inbound, Outbound, Session, SessionHandle, SessionState, StoredPresence, StoredSession},
+    time::Timestamp,
+};
+
+use super::Shard;
+
+impl Shard {
+    /// Takes over a session from the store. `lost_at` is when a connection was lost that the broker did not
+    /// see the end of.
+    ///
+    /// Sessions of all shards must be restored before any shard is stepped: a will that is due goes to all
+    /// of them.
+    pub fn restore(&mut self, mut stored: StoredSession, lost_at: Timestamp) {
+        let entry = self.sessions.vacant_entry();
+        let slot = entry.key() as u32;
+        let handle = Arc::new(SessionHandle::new(self.index, slot, stored.id, stored.client_id.clone()));
+        let messages = stored.messages.len() + stored.shared.len();
+        let bytes = stored.messages.iter().map(|message| message.size_bytes as usize).sum::<usize>()
+            + stored.shared.iter().map(|(_, outgoing)| outgoing.message.size_bytes()).sum::<usize>();
+        handle.restore(stored.next_number, messages, bytes);
+        let counters = &self.shared.counters[usize::from(self.index)];
+        counters.queued_messages.add(messages as u64);
+        counters.queued_bytes.add(bytes as u64);
+        counters.sessions.add(1);
+        let (since, was_connected) = match stored.presence {
+            StoredPresence::Connected { .. } => (lost_at, true),
+            StoredPresence::Detached { since, .. } => (since, false),
+        };
+        let mut session = Session {
+            state: SessionState::Detached(since),
+            expiry_secs: stored.expiry_secs,
+            outbound: Outbound::restore(&mut stored),
+            inbound: Inbound::restore(&stored.unreleased),
+            will: stored.will,
+            ..Session::new(handle, since)
+        };
+        for (filter, subscription) in stored.subscriptions {
+            self.shared.router.subscribe(&filter, &session.handle, subscription);
+            session.shares += usize::from(filter.share_name().is_some());
+            session.subscriptions.insert(filter, subscription);
+        }
+        self.by_client.insert(session.client_id().clone(), slot);
+        entry.insert(session);
+        self.schedule(slot);
+        if was_connected {
+            // The next start must not take it for connected until then.
+            self.journal_session_lazily(slot);
+        }
+    }
+}
