@@ -19,6 +19,7 @@ mod spec {
     mod ordering;
     mod properties;
     mod publish;
+    mod restart;
     mod retained;
     mod session;
     mod shared;

@@ -370,7 +370,7 @@ impl Shard {
             return;
         }
         if self.sessions[slot as usize].handle.is_durable() {
-            self.journal_session_lazily(slot);
+            self.journal_session_soon(slot);
         }
         self.lend_shared(now, slot, out);
         let session = &mut self.sessions[slot as usize];
@@ -400,7 +400,7 @@ impl Shard {
             let is_durable = session.handle.is_durable();
             self.publish_will(now, will, out);
             if is_durable {
-                self.journal_session_lazily(slot);
+                self.journal_session_soon(slot);
             }
         }
         self.schedule(slot);
@@ -460,9 +460,9 @@ impl Shard {
         self.journal_gating(op)
     }
 
-    pub(super) fn journal_session_lazily(&mut self, slot: u32) {
+    pub(super) fn journal_session_soon(&mut self, slot: u32) {
         let op = self.put_session(slot);
-        self.journal_lazily(op);
+        self.journal.soon(self.shared.sequence.next(), op);
     }
 
     fn put_session(&self, slot: u32) -> Op {

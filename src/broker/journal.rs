@@ -195,6 +195,13 @@ impl<G> Journal<G> {
         self.entries.push(Entry { record, op });
     }
 
+    /// Adds a change that nothing waits for, and that is to be committed now all the same: nobody is told of
+    /// it, but somebody will notice if it is lost.
+    pub(crate) fn soon(&mut self, record: RecordId, op: Op) {
+        self.entries.push(Entry { record: Some(record), op });
+        self.urgency = Urgency::Now;
+    }
+
     /// Adds a change that something waits for; returns the commit to wait for.
     pub(crate) fn gating(&mut self, record: RecordId, op: Op) -> u64 {
         self.entries.push(Entry { record: Some(record), op });

@@ -333,11 +333,6 @@ impl Shard {
         })
     }
 
-    /// Puts a change into the journal that nothing waits for.
-    fn journal_lazily(&mut self, op: Op) {
-        self.journal.lazy(Some(self.shared.sequence.next()), op);
-    }
-
     /// Puts a change into the journal that something waits for; returns the commit to wait for.
     fn journal_gating(&mut self, op: Op) -> u64 {
         self.journal.gating(self.shared.sequence.next(), op)

@@ -49,7 +49,7 @@ impl Shard {
         self.schedule(slot);
         if was_connected {
             // The next start must not take it for connected until then.
-            self.journal_session_lazily(slot);
+            self.journal_session_soon(slot);
         }
     }
 }
