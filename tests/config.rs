@@ -10,8 +10,8 @@ use std::{
 };
 
 use dunlin::config::{
-    Address, ClientCertificate, Config, ConfigErrors, Limits, Listener, Log, LogFormat, Overrides, Sources,
-    Surroundings, Tls, TlsVersion, Transport, WebSocket,
+    Address, ClientCertificate, Config, ConfigErrors, Limits, Listener, Log, LogFormat, Overrides,
+    Persistence, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
 };
 use proptest::prelude::*;
 
@@ -417,6 +417,7 @@ proptest! {
         listeners in listeners(),
         shards in 1..1000_usize,
         (sys, stop, payload) in (0..1000_u64, 0..1000_u64, any::<bool>()),
+        (persistence, cache) in (prop_oneof![Just(Persistence::Disk), Just(Persistence::Memory)], 20..40_u32),
         (packet, queue, sessions) in (64..1_000_000_u32, 10..40_u32, 1..1_000_000_usize),
         format in prop_oneof![Just(LogFormat::Auto), Just(LogFormat::Pretty), Just(LogFormat::Json)],
     ) {
@@ -424,6 +425,8 @@ proptest! {
             listeners,
             shards,
             data_dir: "/data dir/é".into(),
+            persistence,
+            store_cache_bytes_max: 1 << cache,
             sys_interval: Duration::from_secs(sys),
             stop_timeout: Duration::from_secs(stop),
             check_payload_format: payload,

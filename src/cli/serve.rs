@@ -3,14 +3,15 @@
 use std::{
     env,
     io::{self, IsTerminal},
+    panic,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{self, ExitCode},
 };
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{runtime, signal::unix};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -18,6 +19,7 @@ use super::{EXAMPLES, FAILURE, Settings, USAGE, complain};
 use crate::{
     Broker,
     config::{Config, Log, LogFormat},
+    store::is_guarded,
 };
 
 #[derive(Debug, Args)]
@@ -43,12 +45,26 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
             return USAGE.into();
         }
     };
+    abort_on_panic();
     match loaded.file.as_deref().map(Path::display) {
         Some(file) => info!(%file, "configuration read"),
         None => info!("no configuration file, defaults apply"),
     }
     raise_descriptor_limit(&loaded.config);
     run(loaded.config)
+}
+
+/// Ends the program at any panic: half a broker would keep half of its promises. The exception is a panic that
+/// somebody is going to catch on purpose, around the opening of a damaged database.
+fn abort_on_panic() {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if is_guarded() {
+            return debug!("caught: {panic}");
+        }
+        print(panic);
+        process::abort();
+    }));
 }
 
 /// Lets the process open as many files as the system allows it: each connection is one. Says so if that is
@@ -147,4 +163,36 @@ fn start_log(log: &Log) -> Result<WorkerGuard, String> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map(|()| guard).map_err(|error| format!("logs: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, os::unix::process::ExitStatusExt, panic::catch_unwind, process::Command};
+
+    use super::*;
+    use crate::store::guarded;
+
+    /// Set in the process that panics.
+    const CHILD: &str = "DUNLIN_TEST_PANICS";
+    const SIGABRT: i32 = 6;
+
+    /// The test runs itself once more, since what it shows ends a process.
+    #[test]
+    fn a_panic_ends_the_program_unless_it_is_guarded() {
+        if env::var_os(CHILD).is_some() {
+            abort_on_panic();
+            assert!(guarded(|| panic!("quiet")).is_err());
+            println!("guarded");
+            let _ = catch_unwind(|| panic!("loud"));
+            println!("survived");
+            return;
+        }
+        let name = "cli::serve::tests::a_panic_ends_the_program_unless_it_is_guarded";
+        let mut child = Command::new(env::current_exe().unwrap());
+        let ran = child.args([name, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
+        let (stdout, stderr) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(ran.status.signal(), Some(SIGABRT), "{stdout}{stderr}");
+        assert!(stdout.contains("guarded") && !stdout.contains("survived"), "{stdout}");
+        assert!(stderr.contains("loud") && !stderr.contains("quiet"), "{stderr}");
+    }
 }

@@ -6,10 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::Pat
 use ::config::{Value, ValueKind};
 
 use super::{
-    Address, ClientCertificate, Config, Limits, Listener, Log, LogFormat, Tls, TlsVersion, Transport,
-    WebSocket,
+    Address, ClientCertificate, Config, Limits, Listener, Log, LogFormat, Persistence, Tls, TlsVersion,
+    Transport, WebSocket,
     error::ConfigErrors,
-    raw::{self, Kind, RawConfig, RawLimits, RawListener, RawLog, RawLogFormat, RawTls},
+    raw::{self, Kind, RawConfig, RawLimits, RawListener, RawLog, RawLogFormat, RawPersistence, RawTls},
     unit::{Integer, Size},
 };
 
@@ -17,6 +17,8 @@ use super::{
 const PACKET_BYTES_MAX: i64 = 268_435_460;
 const COUNT_MAX: i64 = 1_000_000_000;
 const BYTES_MAX: i64 = 1 << 44;
+/// With less every look-up would read from the disk.
+const CACHE_BYTES_MIN: i64 = 1 << 20;
 
 /// Checks values and remembers what is wrong. A wrong value is replaced by one that lets the check go on.
 pub(super) struct Checker<'a> {
@@ -34,6 +36,15 @@ impl Checker<'_> {
             limits,
             shards: if shards == 0 { cores } else { shards },
             data_dir: raw.data_dir.unwrap_or(data_dir),
+            persistence: match raw.persistence {
+                RawPersistence::Disk => Persistence::Disk,
+                RawPersistence::Memory => Persistence::Memory,
+            },
+            store_cache_bytes_max: self.bytes(
+                "store.cache_bytes_max",
+                raw.store.cache_bytes_max,
+                CACHE_BYTES_MIN..=BYTES_MAX,
+            ),
             sys_interval: self.seconds("sys.interval_secs", raw.sys.interval_secs, 0..=86_400),
             check_payload_format: raw.publish.check_payload_format,
             stop_timeout: self.seconds("stop.timeout_secs", raw.stop.timeout_secs, 0..=3600),

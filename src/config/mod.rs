@@ -24,6 +24,9 @@ use std::{
     time::Duration,
 };
 
+/// The default of [`Config::store_cache_bytes_max`].
+const STORE_CACHE_BYTES_MAX: usize = 64 << 20;
+
 /// The whole checked configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -35,6 +38,10 @@ pub struct Config {
     pub shards: usize,
     /// Directory of the durable store.
     pub data_dir: PathBuf,
+    /// Where sessions and retained messages are kept.
+    pub persistence: Persistence,
+    /// Bytes of the durable store that are kept in memory.
+    pub store_cache_bytes_max: usize,
     /// Time between updates of `$SYS/broker/…`; zero turns them off.
     pub sys_interval: Duration,
     /// Whether PUBLISH marked as UTF-8 text is checked to be such.
@@ -43,6 +50,15 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// Log output.
     pub log: Log,
+}
+
+/// Where sessions, their messages and retained messages are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Persistence {
+    /// In the data directory: they survive a restart.
+    Disk,
+    /// In memory: they end with the process.
+    Memory,
 }
 
 /// One place where clients connect.
@@ -155,6 +171,8 @@ impl Default for Config {
             limits,
             shards: cores(),
             data_dir: Surroundings::of_process().data_dir(),
+            persistence: Persistence::Disk,
+            store_cache_bytes_max: STORE_CACHE_BYTES_MAX,
             sys_interval: Duration::from_secs(10),
             check_payload_format: true,
             stop_timeout: Duration::from_secs(10),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, Config, Limits, Log, LogFormat, Transport,
+    Address, Config, Limits, Log, LogFormat, Persistence, Transport,
     unit::{Integer, Size},
 };
 
@@ -15,13 +15,28 @@ use super::{
 pub(super) struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) data_dir: Option<PathBuf>,
+    pub(super) persistence: RawPersistence,
     pub(super) shards: Integer,
+    pub(super) store: RawStore,
     pub(super) sys: RawSys,
     pub(super) publish: RawPublish,
     pub(super) stop: RawStop,
     pub(super) log: RawLog,
     pub(super) limits: RawLimits,
     pub(super) listeners: Vec<RawListener>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawPersistence {
+    Disk,
+    Memory,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawStore {
+    pub(super) cache_bytes_max: Size,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -167,7 +182,9 @@ impl Default for RawConfig {
             |address: &str| RawListener { address: Some(address.into()), ..RawListener::default() };
         Self {
             data_dir: None,
+            persistence: RawPersistence::Disk,
             shards: Integer(0),
+            store: RawStore::default(),
             sys: RawSys::default(),
             publish: RawPublish::default(),
             stop: RawStop::default(),
@@ -175,6 +192,12 @@ impl Default for RawConfig {
             limits: RawLimits::default(),
             listeners: vec![listener("127.0.0.1:1883"), listener("[::1]:1883")],
         }
+    }
+}
+
+impl Default for RawStore {
+    fn default() -> Self {
+        Self { cache_bytes_max: size(super::STORE_CACHE_BYTES_MAX) }
     }
 }
 
@@ -221,6 +244,11 @@ impl From<&Config> for RawConfig {
     fn from(config: &Config) -> Self {
         Self {
             data_dir: Some(config.data_dir.clone()),
+            persistence: match config.persistence {
+                Persistence::Disk => RawPersistence::Disk,
+                Persistence::Memory => RawPersistence::Memory,
+            },
+            store: RawStore { cache_bytes_max: size(config.store_cache_bytes_max) },
             shards: integer(config.shards),
             sys: RawSys { interval_secs: integer(config.sys_interval.as_secs()) },
             publish: RawPublish { check_payload_format: config.check_payload_format },

@@ -3,6 +3,14 @@
 //! A shard hands over its journal in [`Batch`]es and holds back whatever depends on one until it hears that
 //! it is committed. What a store does with a batch is its own affair; that it answers in order is not.
 
+mod directory;
+mod file_medium;
+mod guard;
+
+pub use directory::{DataDirectory, DirectoryError, DirectoryErrorKind, control_socket};
+pub use file_medium::FileMedium;
+pub use guard::{Panicked, guarded, is_guarded};
+
 use std::{io, sync::Arc};
 
 use crate::{
