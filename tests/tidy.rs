@@ -20,7 +20,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("topic", &[]),
     ("message", &["codec", "topic", "time"]),
     ("acl", &["topic"]),
-    ("session", &["message", "codec", "topic", "time", "acl"]),
+    ("session", &["message", "codec", "topic", "time", "acl", "limits"]),
     ("broker", &["session", "message", "acl", "codec", "topic", "time", "limits"]),
     ("store", &["broker", "session", "message", "acl", "codec", "topic", "time"]),
     ("config", &["topic", "limits"]),

@@ -62,6 +62,8 @@ pub(crate) struct Inner {
     forwards: VecDeque<(u16, Forward)>,
     store: Store,
     events: Vec<Event>,
+    /// How soon the batches of the store were to be committed.
+    urgencies: Vec<Urgency>,
     holds_commits: bool,
     holds_forwards: bool,
     assigned_ids: u32,
@@ -104,6 +106,7 @@ impl World {
             forwards: VecDeque::new(),
             store: Store::default(),
             events: Vec::new(),
+            urgencies: Vec::new(),
             holds_commits: false,
             holds_forwards: false,
             assigned_ids: 0,
@@ -251,6 +254,11 @@ impl World {
         std::mem::take(&mut self.0.borrow_mut().events)
     }
 
+    /// How soon the batches since the last call were to be committed.
+    pub(crate) fn urgencies(&self) -> Vec<Urgency> {
+        std::mem::take(&mut self.0.borrow_mut().urgencies)
+    }
+
     /// Deliveries given up for this reason.
     pub(crate) fn drops(&self, reason: DropReason) -> u64 {
         self.0.borrow().shared.sum(|counters| counters.drops[reason as usize].value())
@@ -343,6 +351,7 @@ impl Inner {
         for node in &mut self.nodes {
             if let Some(batch) = node.shard.take_batch() {
                 self.store.apply(&batch);
+                self.urgencies.push(batch.urgency);
                 node.uncommitted.push_back((batch.commit, batch.urgency == Urgency::Now));
                 is_busy = true;
             }
@@ -520,6 +529,7 @@ impl Inner {
             principal: Principal { user: connect.user_name.map(Into::into) },
             peer: format!("peer-{peer}").into(),
             is_local: false,
+            durability: self.peers[peer].setup.durability,
             authentication_data: None,
         };
         let node = &mut self.nodes[index];
