@@ -1,6 +1,6 @@
 //! Every limit of the broker by name, with its unit.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// Limits of the broker. All are per broker unless their name says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +61,28 @@ pub struct Parking {
     pub messages_max: usize,
     /// Their bytes.
     pub bytes_max: usize,
+}
+
+/// What a listener promises with its acknowledgements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// What is acknowledged is on disk.
+    #[default]
+    Commit,
+    /// It is on disk within this time: a crash of the machine may take what was acknowledged since.
+    Interval(Duration),
+    /// It is on disk some time.
+    None,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Durability::Commit => f.write_str("commit"),
+            Durability::Interval(window) => write!(f, "interval {} ms", window.as_millis()),
+            Durability::None => f.write_str("none"),
+        }
+    }
 }
 
 impl Default for Limits {

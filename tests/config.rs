@@ -10,8 +10,8 @@ use std::{
 };
 
 use dunlin::config::{
-    Address, ClientCertificate, Config, ConfigErrors, Limits, Listener, Log, LogFormat, Overrides,
-    Persistence, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
+    Address, ClientCertificate, Config, ConfigErrors, Durability, Limits, Listener, Log, LogFormat,
+    Overrides, Persistence, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
 };
 use proptest::prelude::*;
 
@@ -90,6 +90,7 @@ fn the_reference_file_has_every_key() {
         address,
         transport,
         allow_anonymous: true,
+        durability: Durability::Interval(Duration::from_millis(7)),
         connections_max: 1,
     };
     let socket: SocketAddr = "127.0.0.1:1".parse().unwrap();
@@ -168,6 +169,31 @@ fn listeners_are_set_by_environment_as_a_list_or_by_index() {
     let addresses: Vec<Address> = config.listeners.into_iter().map(|listener| listener.address).collect();
     let expected = [Address::Tcp("127.0.0.2:2".parse().unwrap()), Address::Unix("/work-dir/t".into())];
     assert_eq!(addresses, expected);
+}
+
+#[test]
+fn listeners_inherit_what_acknowledgements_promise() {
+    let text = "durability = \"interval\"\ndurability_interval_ms = 7\n\
+                [[listeners]]\naddress = \"127.0.0.1:1\"\n\
+                [[listeners]]\naddress = \"127.0.0.1:2\"\ndurability_interval_ms = 8\n\
+                [[listeners]]\naddress = \"127.0.0.1:3\"\ndurability = \"none\"\n\
+                [[listeners]]\naddress = \"127.0.0.1:4\"\ndurability = \"commit\"\n";
+    let config = load(text, &[], Overrides::default()).unwrap();
+    let interval = |millis| Durability::Interval(Duration::from_millis(millis));
+    let levels: Vec<Durability> = config.listeners.iter().map(|listener| listener.durability).collect();
+    assert_eq!(levels, [interval(7), interval(8), Durability::None, Durability::Commit]);
+    assert_eq!(config.durability, interval(7));
+}
+
+#[test]
+fn a_durability_window_without_its_level_is_refused() {
+    let text = "[[listeners]]\naddress = \"127.0.0.1:1\"\ndurability_interval_ms = 8\n";
+    let expected = "dunlin.toml:3:26: listeners[0].durability_interval_ms: has no effect: \
+                    set durability to \"interval\"";
+    assert_eq!(problems(text), [expected]);
+    let text = "durability_interval_ms = 0\n";
+    let expected = "dunlin.toml:1:26: durability_interval_ms: 0 is out of range; allowed: 1 to 60000";
+    assert_eq!(problems(text), [expected]);
 }
 
 #[test]
@@ -391,9 +417,9 @@ fn listeners() -> impl Strategy<Value = Vec<Listener>> {
         (web_socket, tls).prop_map(|(socket, tls)| Transport::SecureWebSocket(socket, tls)),
     ];
     let address = any::<std::net::Ipv4Addr>();
-    let listener = ("[a-z\"é]{1,9}", address, any::<Option<u8>>(), transport, 1..1000_usize);
+    let listener = ("[a-z\"é]{1,9}", address, any::<Option<u8>>(), transport, 1..1000_usize, durability());
     prop::collection::vec(listener, 1..5).prop_map(|listeners| {
-        let build = |(index, (name, ip, unix, transport, connections_max)): (usize, _)| {
+        let build = |(index, (name, ip, unix, transport, connections_max, durability)): (usize, _)| {
             let port = u16::try_from(index).unwrap() + 1;
             let (address, transport) = match unix {
                 Some(_) => (Address::Unix(format!("/{index}").into()), Transport::Plain),
@@ -404,6 +430,7 @@ fn listeners() -> impl Strategy<Value = Vec<Listener>> {
                 address,
                 transport,
                 allow_anonymous: true,
+                durability,
                 connections_max,
             }
         };
@@ -411,10 +438,19 @@ fn listeners() -> impl Strategy<Value = Vec<Listener>> {
     })
 }
 
+fn durability() -> impl Strategy<Value = Durability> {
+    prop_oneof![
+        Just(Durability::Commit),
+        Just(Durability::None),
+        (1..=60_000_u64).prop_map(|millis| Durability::Interval(Duration::from_millis(millis))),
+    ]
+}
+
 proptest! {
     #[test]
     fn a_written_configuration_reads_as_itself(
         listeners in listeners(),
+        durability in durability(),
         shards in 1..1000_usize,
         (sys, stop, payload) in (0..1000_u64, 0..1000_u64, any::<bool>()),
         (persistence, cache) in (prop_oneof![Just(Persistence::Disk), Just(Persistence::Memory)], 20..40_u32),
@@ -423,6 +459,7 @@ proptest! {
     ) {
         let config = Config {
             listeners,
+            durability,
             shards,
             data_dir: "/data dir/é".into(),
             persistence,

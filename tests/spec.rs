@@ -8,6 +8,7 @@ mod spec {
     mod connect;
     mod coverage;
     mod disconnect;
+    mod durability;
     mod expiry;
     mod flow_control;
     mod gating;

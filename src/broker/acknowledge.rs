@@ -2,6 +2,7 @@
 
 use crate::{
     codec::{Ack, AckProperties, Packet, PacketId, ReasonCode},
+    limits::Durability,
     session::{AckError, Body, LinkId, SessionHandle},
     time::Timestamp,
 };
@@ -121,9 +122,9 @@ impl Shard {
                     // PUBREL says that we know: after a crash we must not send the message again.
                     gate = body
                         .record()
-                        .map(|message| self.journal_gating(Op::Received { session, number, message }));
+                        .and_then(|message| self.journal_for(id, Op::Received { session, number, message }));
                 } else {
-                    gate = self.pending_of(&session);
+                    gate = self.pending_of(id, &session);
                 }
             }
             Err(error) => {
@@ -150,13 +151,13 @@ impl Shard {
             let session = session.handle.clone();
             if session.is_durable() {
                 // PUBCOMP frees the identifier: after a crash it must not look like a repetition.
-                gate = Some(self.journal_gating(Op::Release { session, packet_id: ack.packet_id }));
+                gate = self.journal_for(id, Op::Release { session, packet_id: ack.packet_id });
             }
         } else {
             let session = session.handle.clone();
             self.counters().acks_unknown.add(1);
             due.reason = ReasonCode::PacketIdentifierNotFound;
-            gate = self.pending_of(&session);
+            gate = self.pending_of(id, &session);
         }
         self.acknowledge(id, due, gate, out);
         Ok(())
@@ -165,8 +166,9 @@ impl Shard {
     /// The commit that a repeated acknowledgement waits for: the first one may have been lost with its
     /// connection before its commit was done. What ends with its connection needs none, for on the same
     /// connection the repetition queues behind the first.
-    pub(super) fn pending_of(&self, session: &SessionHandle) -> Option<u64> {
-        if session.is_durable() { self.journal.pending() } else { None }
+    pub(super) fn pending_of(&self, id: LinkId, session: &SessionHandle) -> Option<u64> {
+        let waits = session.is_durable() && self.durability_of(id) == Durability::Commit;
+        if waits { self.journal.pending() } else { None }
     }
 
     pub(super) fn on_pub_comp(

@@ -9,9 +9,10 @@ use crate::{
     acl::{Action, Decision, Principal},
     codec::{
         self, Ack, AckProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, Disconnect,
-        DisconnectProperties, PACKET_BYTES_LIMIT, Packet, PayloadFormat, ReasonCode, Version, Will,
+        DisconnectProperties, PACKET_BYTES_LIMIT, Packet, PayloadFormat, ReasonCode, UserProperties, Version,
+        Will,
     },
-    limits::Limits,
+    limits::{Durability, Limits},
     message::Message,
     session::{
         Body, Fit, Link, LinkId, LinkSettings, Presence, Session, SessionHandle, SessionState,
@@ -101,10 +102,12 @@ fn may_be_assigned(connect: &Connect<'_>) -> bool {
 struct Terms {
     expiry_secs: u32,
     keep_alive_secs: u16,
+    durability: Durability,
 }
 
 impl Terms {
-    fn new(admission: &Admission<'_>, limits: &Limits) -> Terms {
+    fn new(admission: &Admission<'_>, shared: &Shared) -> Terms {
+        let limits = &shared.limits;
         let connect = admission.connect;
         let asked = match connect.version {
             Version::V5 => connect.properties.session_expiry_secs.unwrap_or(0),
@@ -120,7 +123,8 @@ impl Terms {
             (0, max) => max,
             (asked, max) => asked.min(max),
         };
-        Terms { expiry_secs: asked.min(limits.session_expiry_secs_max), keep_alive_secs }
+        let durability = if shared.is_lasting { admission.durability } else { Durability::None };
+        Terms { expiry_secs: asked.min(limits.session_expiry_secs_max), keep_alive_secs, durability }
     }
 }
 
@@ -135,7 +139,7 @@ impl Shard {
     ) -> Result<LinkId, Refusal> {
         let connect = admission.connect;
         let client_id: Arc<str> = admission.assigned_client_id.unwrap_or(connect.client_id).into();
-        let terms = Terms::new(admission, &self.shared.limits);
+        let terms = Terms::new(admission, &self.shared);
         self.check_will(&client_id, &admission.principal, connect.will.as_ref())?;
         self.check_conn_ack(admission, &terms)?;
         let known = self.by_client.get(&client_id).copied();
@@ -148,8 +152,12 @@ impl Shard {
         }
         let (slot, session_present, mut gate) = self.session_for(now, &client_id, connect.clean_start, out);
         let id = self.attach(now, slot, admission, &terms, out);
+        if terms.durability != Durability::Commit {
+            gate = None;
+        }
         if self.sessions[slot as usize].handle.is_durable() {
-            gate = Some(self.journal_session(slot));
+            let op = self.put_session(slot);
+            gate = self.journal_for(id, op);
         }
         if let Some(commit) = gate {
             // [MQTT-3.2.0-1] nothing leaves before CONNACK, which waits for the store.
@@ -158,9 +166,7 @@ impl Shard {
             link.gated += 1;
             link.outbox.hold(commit);
         }
-        with_conn_ack(admission, &self.shared.limits, session_present, &terms, |packet| {
-            self.links[id.slot as usize].write(packet);
-        });
+        self.write_conn_ack(id, admission, session_present, &terms);
         out.events.push(Event::Connected {
             client_id,
             peer: admission.peer.clone(),
@@ -171,6 +177,28 @@ impl Shard {
         self.resume(now, id, slot, out);
         self.end_turn(now, out);
         Ok(id)
+    }
+
+    /// Tells the client that it is connected, and what acknowledgements promise if it takes a packet of
+    /// that size. `[MQTT-3.2.2-20]`
+    fn write_conn_ack(
+        &mut self,
+        id: LinkId,
+        admission: &Admission<'_>,
+        session_present: bool,
+        terms: &Terms,
+    ) {
+        let durability = terms.durability.to_string();
+        let told = [("durability", durability.as_str())];
+        let link = &mut self.links[id.slot as usize];
+        for told in [&told[..], &[]] {
+            let fit = with_conn_ack(admission, &self.shared.limits, session_present, terms, told, |packet| {
+                link.write(packet)
+            });
+            if fit == Fit::Written {
+                return;
+            }
+        }
     }
 
     fn sessions_max(&self) -> u64 {
@@ -196,7 +224,7 @@ impl Shard {
     fn check_conn_ack(&self, admission: &Admission<'_>, terms: &Terms) -> Result<(), Refusal> {
         let connect = admission.connect;
         let Some(packet_bytes_max) = connect.properties.packet_bytes_max else { return Ok(()) };
-        let fits = with_conn_ack(admission, &self.shared.limits, false, terms, |packet| {
+        let fits = with_conn_ack(admission, &self.shared.limits, false, terms, &[], |packet| {
             codec::encode_within(packet, connect.version, packet_bytes_max.get(), &mut Vec::new())
         });
         if fits {
@@ -263,6 +291,7 @@ impl Shard {
             alias_in_maximum: limits.topic_alias_maximum,
             problem_information: properties.request_problem_information.unwrap_or(true),
             keep_alive_secs: terms.keep_alive_secs,
+            durability: terms.durability,
         };
         self.generation = self.generation.wrapping_add(1);
         let entry = self.links.vacant_entry();
@@ -455,11 +484,6 @@ impl Shard {
         }
     }
 
-    fn journal_session(&mut self, slot: u32) -> u64 {
-        let op = self.put_session(slot);
-        self.journal_gating(op)
-    }
-
     pub(super) fn journal_session_soon(&mut self, slot: u32) {
         let op = self.put_session(slot);
         self.journal.soon(self.shared.sequence.next(), op);
@@ -509,13 +533,14 @@ impl Shard {
     }
 }
 
-/// Calls `f` with the CONNACK that accepts a client. What is left out has its default: every feature of the
-/// standard is available.
+/// Calls `f` with the CONNACK that accepts a client, and that tells a v5 one `told`. What is left out has its
+/// default: every feature of the standard is available.
 fn with_conn_ack<T>(
     admission: &Admission<'_>,
     limits: &Limits,
     session_present: bool,
     terms: &Terms,
+    told: &[(&str, &str)],
     f: impl FnOnce(&Packet<'_>) -> T,
 ) -> T {
     let connect = admission.connect;
@@ -539,6 +564,7 @@ fn with_conn_ack<T>(
         server_keep_alive_secs: Some(terms.keep_alive_secs)
             .filter(|agreed| *agreed != connect.keep_alive_secs),
         response_information: response_information.as_deref(),
+        user_properties: UserProperties::from_list(told),
         authentication_method: asked.authentication_method,
         authentication_data: admission.authentication_data,
         ..ConnAckProperties::default()

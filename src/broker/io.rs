@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     acl::Principal,
     codec::{Connect, DecodeError, ReasonCode},
+    limits::Durability,
     message::Message,
     session::{Fetch, LinkId, RecordId},
 };
@@ -25,6 +26,8 @@ pub struct Admission<'a> {
     /// Whether the client is in this process: it cannot vanish without its connection being closed, so it
     /// needs no Keep Alive.
     pub is_local: bool,
+    /// What the listener promises.
+    pub durability: Durability,
     /// Last data of an enhanced authentication, sent in CONNACK.
     pub authentication_data: Option<&'a [u8]>,
 }

@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     codec::{PacketId, QoS},
+    limits::Durability,
     message::Message,
     session::{RecordId, SessionHandle, StoredPresence, StoredWill, Subscription},
     topic::TopicFilter,
@@ -208,6 +209,18 @@ impl<G> Journal<G> {
         self.urgency = Urgency::Now;
         self.awaited = self.open;
         self.open
+    }
+
+    /// Adds a change under what its client was promised; returns the commit that its answer waits for, if
+    /// it waits for any.
+    pub(crate) fn promise(&mut self, record: RecordId, op: Op, durability: Durability) -> Option<u64> {
+        match durability {
+            Durability::Commit => return Some(self.gating(record, op)),
+            Durability::Interval(window) => self.urgency = self.urgency.min(Urgency::Within(window)),
+            Durability::None => {}
+        }
+        self.lazy(Some(record), op);
+        None
     }
 
     /// The newest commit that is done.

@@ -36,6 +36,7 @@ pub use shared::{RetainedStore, Retaining, Shared};
 use crate::{
     acl::Principal,
     codec::{Auth, DecodeError, Packet, PacketKind, ReasonCode},
+    limits::Durability,
     message::Message,
     session::{Fetched, Fit, Link, LinkId, Outbox, Session, SessionState},
     time::Timestamp,
@@ -336,6 +337,18 @@ impl Shard {
     /// Puts a change into the journal that something waits for; returns the commit to wait for.
     fn journal_gating(&mut self, op: Op) -> u64 {
         self.journal.gating(self.shared.sequence.next(), op)
+    }
+
+    /// Puts a change into the journal that a connection asks for; returns the commit that its answer waits
+    /// for, if its listener promises one.
+    fn journal_for(&mut self, id: LinkId, op: Op) -> Option<u64> {
+        let durability = self.durability_of(id);
+        self.journal.promise(self.shared.sequence.next(), op, durability)
+    }
+
+    /// What the answers on a link promise. A link that is gone gets none, and its session keeps the most.
+    fn durability_of(&self, id: LinkId) -> Durability {
+        self.link(id).map_or(Durability::Commit, |link| link.settings.durability)
     }
 
     fn link_mut(&mut self, id: LinkId) -> Option<&mut Link> {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     acl::{Action, Decision},
     codec::{Delivery, PacketId, PayloadFormat, Publish, QoS, ReasonCode},
+    limits::Durability,
     message::{Header, Message},
     session::{AliasError, Arrival, LinkId, Notice, Presence, RecordId},
     time::Timestamp,
@@ -43,9 +44,9 @@ struct Fault {
 /// Who publishes.
 #[derive(Clone, Copy)]
 enum Origin {
-    /// A client, which can be refused: the slot of its session, and the identifier that makes a QoS 2
-    /// message of a durable session known again.
-    Client { slot: u32, received: Option<PacketId> },
+    /// A client, which can be refused: the slot of its session, the identifier that makes a QoS 2 message
+    /// of a durable session known again, and what its acknowledgement promises.
+    Client { slot: u32, received: Option<PacketId>, durability: Durability },
     /// A will or the broker itself. There is nobody to refuse, and nothing waits.
     Own,
     /// A member of a shared subscription that cannot have the message any more. It was accepted once.
@@ -88,7 +89,7 @@ impl Shard {
             let session = &mut self.sessions[slot as usize];
             session.inbound.receive(packet_id);
             let handle = session.handle.clone();
-            let gate = self.pending_of(&handle);
+            let gate = self.pending_of(id, &handle);
             self.acknowledge(id, AckDue::new(AckKind::PubRec, packet_id), gate, out);
             return Ok(());
         }
@@ -101,7 +102,8 @@ impl Shard {
         let received = publish.delivery.packet_id();
         let received = received.filter(|_| is_durable && publish.delivery.qos() == QoS::ExactlyOnce);
         let message = Arc::new(Message::from_publish(publish, topic.clone(), publisher, now));
-        match self.accept(now, &message, route, Origin::Client { slot, received }, out) {
+        let durability = self.durability_of(id);
+        match self.accept(now, &message, route, Origin::Client { slot, received, durability }, out) {
             Ok(accepted) => {
                 self.acknowledge_publish(id, slot, publish.delivery, &accepted, out);
                 self.deliver_behind_ack(now, slot, &message, accepted, out);
@@ -524,18 +526,19 @@ impl Shard {
         retaining: Retaining,
         origin: Origin,
     ) -> Option<u64> {
-        let received = match origin {
-            Origin::Client { slot, received } => {
-                received.map(|id| (self.sessions[slot as usize].handle.clone(), id))
+        let (received, durability) = match origin {
+            Origin::Client { slot, received, durability } => {
+                let session = &self.sessions[slot as usize].handle;
+                (received.map(|id| (session.clone(), id)), durability)
             }
-            Origin::Own | Origin::Member => None,
+            Origin::Own | Origin::Member => (None, Durability::Commit),
         };
         let retain = retaining == Retaining::Done && message.publisher().is_some();
         if targets.is_empty() && received.is_none() && !retain {
             return None;
         }
         let op = Op::Append { message: message.clone(), retain, targets, received };
-        Some(self.journal.gating(record, op))
+        self.journal.promise(record, op, durability)
     }
 
     /// Delivers here, or sends to the shard that does.

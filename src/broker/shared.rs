@@ -33,6 +33,8 @@ pub struct Shared {
     pub retained: RetainedStore,
     /// Identifiers of records and sessions in the store.
     pub sequence: Sequence,
+    /// Whether what the store commits outlives the process. If not, no listener promises anything.
+    pub is_lasting: bool,
     /// How much of the queues of durable sessions is kept in memory; `None` if the store cannot give
     /// messages back.
     pub parking: Option<Parking>,
@@ -52,6 +54,7 @@ impl Shared {
             router: Router::new(seed),
             retained: RetainedStore::default(),
             sequence: Sequence::starting_at(RecordId::new(1)),
+            is_lasting: true,
             parking: None,
             counters: (0..shards).map(|_| Counters::default()).collect(),
             seed,

@@ -107,7 +107,8 @@ impl Shard {
         let handle = session.handle.clone();
         if handle.is_durable() {
             let filter = filter.clone();
-            *gate = Some(self.journal_gating(Op::PutSubscription { session: handle, filter, subscription }));
+            *gate =
+                self.journal_for(id, Op::PutSubscription { session: handle, filter, subscription }).or(*gate);
         }
         let session = &mut self.sessions[slot as usize];
         let SubscriptionOptions { qos, retain_handling, .. } = subscription.options;
@@ -161,7 +162,8 @@ impl Shard {
         let mut codes = Vec::with_capacity(filters.len());
         let mut gate = None;
         for filter in filters {
-            let was_there = filter.is_some_and(|filter| self.unsubscribe(now, slot, filter, &mut gate, out));
+            let was_there =
+                filter.is_some_and(|filter| self.unsubscribe(now, id, slot, filter, &mut gate, out));
             let code = if was_there { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted };
             codes.push(code as u8);
         }
@@ -178,6 +180,7 @@ impl Shard {
     fn unsubscribe(
         &mut self,
         now: Timestamp,
+        id: LinkId,
         slot: u32,
         filter: TopicFilter,
         gate: &mut Option<u64>,
@@ -196,7 +199,7 @@ impl Shard {
             self.hand_back(now, slot, TakeSent::No, Some(filter.as_str()), out);
         }
         if handle.is_durable() {
-            *gate = Some(self.journal_gating(Op::RemoveSubscription { session: handle, filter }));
+            *gate = self.journal_for(id, Op::RemoveSubscription { session: handle, filter }).or(*gate);
         }
         true
     }

@@ -6,10 +6,13 @@ use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::Pat
 use ::config::{Value, ValueKind};
 
 use super::{
-    Address, ClientCertificate, Config, Limits, Listener, Log, LogFormat, Persistence, Tls, TlsVersion,
-    Transport, WebSocket,
+    Address, ClientCertificate, Config, Durability, Limits, Listener, Log, LogFormat, Persistence, Tls,
+    TlsVersion, Transport, WebSocket,
     error::ConfigErrors,
-    raw::{self, Kind, RawConfig, RawLimits, RawListener, RawLog, RawLogFormat, RawPersistence, RawTls},
+    raw::{
+        self, Kind, RawConfig, RawDurability, RawLimits, RawListener, RawLog, RawLogFormat, RawPersistence,
+        RawTls,
+    },
     unit::{Integer, Size},
 };
 
@@ -27,12 +30,31 @@ pub(super) struct Checker<'a> {
     pub(super) errors: &'a mut ConfigErrors,
 }
 
+/// What a listener takes over where it says nothing itself.
+struct Inherited<'a> {
+    durability: RawDurability,
+    window: Duration,
+    limits: &'a Limits,
+}
+
+fn durability(level: RawDurability, window: Duration) -> Durability {
+    match level {
+        RawDurability::Commit => Durability::Commit,
+        RawDurability::Interval => Durability::Interval(window),
+        RawDurability::None => Durability::None,
+    }
+}
+
 impl Checker<'_> {
     pub(super) fn config(&mut self, raw: RawConfig, cores: usize, data_dir: PathBuf) -> Config {
         let limits = self.limits(&raw.limits);
         let shards = self.number("shards", raw.shards, 0..=1024);
+        let window = self.window("durability_interval_ms", raw.durability_interval_ms);
+        let durability = durability(raw.durability, window);
+        let inherited = Inherited { durability: raw.durability, window, limits: &limits };
         Config {
-            listeners: self.listeners(&raw.listeners, &limits),
+            listeners: self.listeners(&raw.listeners, &inherited),
+            durability,
             limits,
             shards: if shards == 0 { cores } else { shards },
             data_dir: raw.data_dir.unwrap_or(data_dir),
@@ -107,13 +129,13 @@ impl Checker<'_> {
         Log { filter: raw.filter, format }
     }
 
-    fn listeners(&mut self, raw: &[RawListener], limits: &Limits) -> Vec<Listener> {
+    fn listeners(&mut self, raw: &[RawListener], inherited: &Inherited<'_>) -> Vec<Listener> {
         if raw.is_empty() {
             self.refuse("listeners", "is empty; at least one listener is needed");
         }
         let checked = raw.iter().enumerate();
         let mut listeners: Vec<Listener> = checked
-            .filter_map(|(index, raw)| self.listener(&format!("listeners[{index}]"), raw, limits))
+            .filter_map(|(index, raw)| self.listener(&format!("listeners[{index}]"), raw, inherited))
             .collect();
         self.refuse_overlaps(raw);
         name_listeners(&mut listeners);
@@ -121,8 +143,9 @@ impl Checker<'_> {
         listeners
     }
 
-    fn listener(&mut self, key: &str, raw: &RawListener, limits: &Limits) -> Option<Listener> {
+    fn listener(&mut self, key: &str, raw: &RawListener, inherited: &Inherited<'_>) -> Option<Listener> {
         self.refuse_foreign_keys(key, raw);
+        let durability = self.durability(key, raw, inherited);
         let address = self.address(key, raw);
         let tls = match raw.kind {
             Kind::Tls | Kind::Wss => self.tls(key, raw.kind, raw.tls.as_ref()).map(Some),
@@ -131,7 +154,7 @@ impl Checker<'_> {
         let web_socket = self.web_socket(key, raw);
         let connections_max = match raw.connections_max {
             Some(count) => self.number(&format!("{key}.connections_max"), count, 1..=COUNT_MAX),
-            None => limits.connections_max,
+            None => inherited.limits.connections_max,
         };
         let (address, tls) = (address?, tls?);
         let allow_anonymous = self.allow_anonymous(key, raw.allow_anonymous, &address, tls.as_ref());
@@ -142,7 +165,26 @@ impl Checker<'_> {
             (Kind::Tcp | Kind::Tls | Kind::Unix, None) => Transport::Plain,
         };
         let name = raw.name.clone().unwrap_or_else(|| default_name(raw.kind, &address));
-        Some(Listener { name, address, transport, allow_anonymous, connections_max })
+        Some(Listener { name, address, transport, allow_anonymous, durability, connections_max })
+    }
+
+    /// What a listener promises: what is written there, else what is written for all.
+    fn durability(&mut self, key: &str, raw: &RawListener, inherited: &Inherited<'_>) -> Durability {
+        let level = raw.durability.unwrap_or(inherited.durability);
+        let key = format!("{key}.durability_interval_ms");
+        let window = match raw.durability_interval_ms {
+            Some(millis) if level == RawDurability::Interval => self.window(&key, millis),
+            Some(_) => {
+                self.refuse(&key, "has no effect: set durability to \"interval\"");
+                inherited.window
+            }
+            None => inherited.window,
+        };
+        durability(level, window)
+    }
+
+    fn window(&mut self, key: &str, millis: Integer) -> Duration {
+        Duration::from_millis(self.number(key, millis, 1..=60_000))
     }
 
     /// Keys that mean nothing to this kind are mistakes, and must not be taken in silence.

@@ -13,7 +13,7 @@ mod raw;
 mod strict;
 mod unit;
 
-pub use crate::limits::Limits;
+pub use crate::limits::{Durability, Limits};
 pub use error::{ConfigErrors, Problem};
 pub use load::{DEFAULT_FILE, Loaded, Overrides, Sources, Surroundings};
 
@@ -42,6 +42,8 @@ pub struct Config {
     pub persistence: Persistence,
     /// Bytes of the durable store that are kept in memory.
     pub store_cache_bytes_max: usize,
+    /// What acknowledgements promise on listeners that do not say otherwise, and to clients in this process.
+    pub durability: Durability,
     /// Time between updates of `$SYS/broker/…`; zero turns them off.
     pub sys_interval: Duration,
     /// Whether PUBLISH marked as UTF-8 text is checked to be such.
@@ -72,6 +74,8 @@ pub struct Listener {
     pub transport: Transport,
     /// Whether clients that prove nothing about themselves may connect.
     pub allow_anonymous: bool,
+    /// What acknowledgements promise to those who connect here.
+    pub durability: Durability,
     /// Connections at a time.
     pub connections_max: usize,
 }
@@ -173,6 +177,7 @@ impl Default for Config {
             data_dir: Surroundings::of_process().data_dir(),
             persistence: Persistence::Disk,
             store_cache_bytes_max: STORE_CACHE_BYTES_MAX,
+            durability: Durability::default(),
             sys_interval: Duration::from_secs(10),
             check_payload_format: true,
             stop_timeout: Duration::from_secs(10),
@@ -189,6 +194,7 @@ impl Listener {
             address: Address::Tcp(address),
             transport: Transport::Plain,
             allow_anonymous: true,
+            durability: Durability::default(),
             connections_max: limits.connections_max,
         }
     }

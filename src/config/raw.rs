@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, Config, Limits, Log, LogFormat, Persistence, Transport,
+    Address, Config, Durability, Limits, Log, LogFormat, Persistence, Transport,
     unit::{Integer, Size},
 };
 
@@ -16,6 +16,8 @@ pub(super) struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) data_dir: Option<PathBuf>,
     pub(super) persistence: RawPersistence,
+    pub(super) durability: RawDurability,
+    pub(super) durability_interval_ms: Integer,
     pub(super) shards: Integer,
     pub(super) store: RawStore,
     pub(super) sys: RawSys,
@@ -37,6 +39,16 @@ pub(super) enum RawPersistence {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawStore {
     pub(super) cache_bytes_max: Size,
+}
+
+/// The level; its window is a key of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawDurability {
+    #[default]
+    Commit,
+    Interval,
+    None,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -115,6 +127,10 @@ pub(super) struct RawListener {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connections_max: Option<Integer>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) durability: Option<RawDurability>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) durability_interval_ms: Option<Integer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) websocket_path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<RawTls>,
@@ -183,6 +199,8 @@ impl Default for RawConfig {
         Self {
             data_dir: None,
             persistence: RawPersistence::Disk,
+            durability: RawDurability::default(),
+            durability_interval_ms: DURABILITY_INTERVAL_MS,
             shards: Integer(0),
             store: RawStore::default(),
             sys: RawSys::default(),
@@ -231,6 +249,26 @@ impl Default for RawLimits {
     }
 }
 
+/// The window of `durability = "interval"` where none is written.
+pub(super) const DURABILITY_INTERVAL_MS: Integer = Integer(100);
+
+impl From<Durability> for RawDurability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Commit => Self::Commit,
+            Durability::Interval(_) => Self::Interval,
+            Durability::None => Self::None,
+        }
+    }
+}
+
+fn interval_ms(durability: Durability) -> Option<Integer> {
+    match durability {
+        Durability::Interval(window) => Some(integer(window.as_millis())),
+        Durability::Commit | Durability::None => None,
+    }
+}
+
 /// An integer as TOML can hold it; the checked values come from there, so that they always fit.
 fn integer(value: impl TryInto<i64>) -> Integer {
     Integer(value.try_into().unwrap_or(i64::MAX))
@@ -249,6 +287,8 @@ impl From<&Config> for RawConfig {
                 Persistence::Memory => RawPersistence::Memory,
             },
             store: RawStore { cache_bytes_max: size(config.store_cache_bytes_max) },
+            durability: config.durability.into(),
+            durability_interval_ms: interval_ms(config.durability).unwrap_or(DURABILITY_INTERVAL_MS),
             shards: integer(config.shards),
             sys: RawSys { interval_secs: integer(config.sys_interval.as_secs()) },
             publish: RawPublish { check_payload_format: config.check_payload_format },
@@ -320,6 +360,8 @@ impl From<&super::Listener> for RawListener {
             path,
             allow_anonymous: Some(listener.allow_anonymous),
             connections_max: Some(integer(listener.connections_max)),
+            durability: Some(listener.durability.into()),
+            durability_interval_ms: interval_ms(listener.durability),
             websocket_path: websocket_path.map(|socket| socket.path.clone()),
             tls: tls.map(RawTls::from),
         }

@@ -71,6 +71,7 @@ pub(crate) fn start(cell: &Rc<ShardCell>, arrival: Arrival) {
         principal,
         peer: stream.peer().to_string().into(),
         is_local: matches!(stream.peer(), Peer::Memory),
+        durability: door.durability,
         authentication_data: authentication_data.as_deref(),
     };
     let present = Present::new(cell);

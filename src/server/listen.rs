@@ -12,7 +12,10 @@ use std::{
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tracing::{debug, info, warn};
 
-use crate::net::{Acceptor, PreparedTransport, Socket, is_resource_exhaustion};
+use crate::{
+    limits::Durability,
+    net::{Acceptor, PreparedTransport, Socket, is_resource_exhaustion},
+};
 
 use super::{
     Common,
@@ -27,6 +30,7 @@ pub(crate) struct Door {
     pub(crate) name: String,
     pub(crate) allow_anonymous: bool,
     pub(crate) transport: PreparedTransport,
+    pub(crate) durability: Durability,
     pub(crate) connections_max: usize,
     pub(crate) connections: AtomicUsize,
 }

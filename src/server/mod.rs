@@ -39,6 +39,7 @@ use crate::{
     auth::{Authenticate, Authenticator, ByListener},
     broker::{Shared, sys},
     config::{Address, Config, Listener, Transport},
+    limits::Durability,
     net::{
         BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
     },
@@ -183,6 +184,7 @@ impl Builder {
             address: Address::Tcp(address),
             transport: Transport::Plain,
             allow_anonymous: true,
+            durability: self.config.durability,
             connections_max: self.config.limits.connections_max,
         });
         self
@@ -221,6 +223,8 @@ impl Builder {
         random.fill(&mut seed).map_err(|_| io::Error::other("no random numbers"))?;
         let mut shared = Shared::new(config.limits.clone(), config.shards, u64::from_ne_bytes(seed));
         shared.check_payload_format = config.check_payload_format;
+        // Of a store in memory nothing is left after a crash, whatever a listener is to promise.
+        shared.is_lasting = false;
         if let Some(authorize) = authorize {
             shared.authorize = authorize;
         }
@@ -234,7 +238,7 @@ impl Builder {
             commits: mailboxes.clone(),
             mailboxes,
             connections: AtomicUsize::new(0),
-            local_door: Arc::new(Door::local(config.limits.connections_max)),
+            local_door: Arc::new(Door::local(&config)),
             random,
             sys_interval: config.sys_interval,
         });
@@ -251,13 +255,18 @@ impl Builder {
             broker.stop().await;
             return Err(error.into());
         }
-        for (name, address) in &broker.addresses {
-            info!(listener = name, "listening on {address}");
+        let is_lasting = broker.common.shared.is_lasting;
+        let told = |durability: Durability| if is_lasting { durability } else { Durability::None };
+        for ((name, address), (door, _)) in broker.addresses.iter().zip(broker.doors.iter()) {
+            info!(listener = name, durability = %told(door.durability), "listening on {address}");
         }
         info!(
             version = env!("CARGO_PKG_VERSION"),
             shards = broker.threads.len(),
-            durability = "none: sessions and messages are kept in memory",
+            durability = %match is_lasting {
+                true => config.durability.to_string(),
+                false => "none: sessions and messages are kept in memory".to_owned(),
+            },
             "ready"
         );
         Ok(broker)
@@ -351,18 +360,20 @@ impl Door {
             name: listener.name.clone(),
             allow_anonymous: listener.allow_anonymous,
             transport,
+            durability: listener.durability,
             connections_max: listener.connections_max,
             connections: AtomicUsize::new(0),
         }
     }
 
     /// The door of clients in this process.
-    fn local(connections_max: usize) -> Door {
+    fn local(config: &Config) -> Door {
         Door {
             name: "in-process".into(),
             allow_anonymous: true,
             transport: PreparedTransport::plain(),
-            connections_max,
+            durability: config.durability,
+            connections_max: config.limits.connections_max,
             connections: AtomicUsize::new(0),
         }
     }

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, num::NonZeroU16, sync::Arc};
 use crate::{
     acl::Principal,
     codec::{self, AckProperties, Delivery, Packet, PublishHead, Version},
+    limits::Durability,
     time::Timestamp,
 };
 
@@ -41,6 +42,8 @@ pub struct LinkSettings {
     pub problem_information: bool,
     /// Keep Alive in seconds as agreed; 0 is off.
     pub keep_alive_secs: u16,
+    /// What acknowledgements promise: that of its listener, as far as the store can keep it.
+    pub durability: Durability,
 }
 
 /// One connection: what is queued for its socket, and what lasts as long as it does.

@@ -12,7 +12,7 @@ mod websocket;
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use dunlin::{
-    config::{Address, Listener, Transport},
+    config::{Address, Durability, Listener, Transport},
     net::{Acceptor, BoundListener, LocalAddress, PreparedTransport, Stream, UpgradeError, upgrade},
 };
 use tokio::net::TcpStream;
@@ -26,7 +26,14 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn listener(address: Address, transport: Transport) -> Listener {
-    Listener { name: "test".to_owned(), address, transport, allow_anonymous: true, connections_max: 10 }
+    Listener {
+        name: "test".to_owned(),
+        address,
+        transport,
+        allow_anonymous: true,
+        durability: Durability::Commit,
+        connections_max: 10,
+    }
 }
 
 fn tcp(address: &str) -> Address {

@@ -34,7 +34,7 @@ use dunlin::{
         Ack, Connect, ConnectProperties, Delivery, Packet, PacketId, Publish, PublishProperties, Subscribe,
         SubscribeFilters, SubscribeProperties, SubscriptionOptions, Version,
     },
-    config::{Address, Listener, Transport},
+    config::{Address, Durability, Listener, Transport},
     net::LocalAddress,
 };
 use tokio::net::{TcpSocket, TcpStream};
@@ -127,6 +127,7 @@ pub(crate) fn listener(name: &str, transport: Transport) -> Listener {
         address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
         transport,
         allow_anonymous: true,
+        durability: Durability::Commit,
         connections_max: 100_000,
     }
 }

@@ -68,6 +68,8 @@ pub(crate) struct Inner {
     durable: Image,
     fetches: VecDeque<(usize, Fetch)>,
     events: Vec<Event>,
+    /// How soon the batches of the store were to be committed.
+    urgencies: Vec<Urgency>,
     holds_commits: bool,
     holds_forwards: bool,
     assigned_ids: u32,
@@ -117,6 +119,7 @@ impl World {
             durable: Image::default(),
             fetches: VecDeque::new(),
             events: Vec::new(),
+            urgencies: Vec::new(),
             holds_commits: false,
             holds_forwards: false,
             assigned_ids: 0,
@@ -273,6 +276,11 @@ impl World {
         std::mem::take(&mut self.0.borrow_mut().events)
     }
 
+    /// How soon the batches since the last call were to be committed.
+    pub(crate) fn urgencies(&self) -> Vec<Urgency> {
+        std::mem::take(&mut self.0.borrow_mut().urgencies)
+    }
+
     /// Deliveries given up for this reason.
     pub(crate) fn drops(&self, reason: DropReason) -> u64 {
         self.0.borrow().shared.sum(|counters| counters.drops[reason as usize].value())
@@ -402,6 +410,7 @@ impl Inner {
         for (index, node) in self.nodes.iter_mut().enumerate() {
             if let Some(batch) = node.shard.take_batch() {
                 batch.entries.iter().for_each(|entry| self.journaled.apply(entry));
+                self.urgencies.push(batch.urgency);
                 node.uncommitted.push_back(batch);
                 is_busy = true;
             }
@@ -595,6 +604,7 @@ impl Inner {
             principal: Principal { user: connect.user_name.map(Into::into) },
             peer: format!("peer-{peer}").into(),
             is_local: false,
+            durability: self.peers[peer].setup.durability,
             authentication_data: None,
         };
         let node = &mut self.nodes[index];

@@ -2,8 +2,9 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 
-use dunlin::codec::{
-    self, Connect, ConnectProperties, Packet, QoS, UserProperties, Version, Will, WillProperties,
+use dunlin::{
+    codec::{self, Connect, ConnectProperties, Packet, QoS, UserProperties, Version, Will, WillProperties},
+    limits::Durability,
 };
 
 /// A CONNECT to be.
@@ -22,6 +23,8 @@ pub(crate) struct Setup {
     pub(crate) authentication_method: Option<&'static str>,
     pub(crate) user: Option<&'static str>,
     pub(crate) will: Option<WillSetup>,
+    /// What the listener promises that it connects to.
+    pub(crate) durability: Durability,
     /// Whether it answers PUBLISH, PUBREC and PUBREL by itself, and does not show the last two.
     pub(crate) answers: bool,
 }
@@ -55,6 +58,7 @@ impl Setup {
             authentication_method: None,
             user: None,
             will: None,
+            durability: Durability::Commit,
             answers: true,
         }
     }
@@ -103,6 +107,11 @@ impl Setup {
     /// With this Keep Alive.
     pub(crate) fn keep_alive(self, secs: u16) -> Setup {
         Setup { keep_alive_secs: secs, ..self }
+    }
+
+    /// By a listener that promises this.
+    pub(crate) fn durability(self, durability: Durability) -> Setup {
+        Setup { durability, ..self }
     }
 
     /// With this will.
