@@ -107,7 +107,14 @@ fn run(config: Config) -> ExitCode {
                 return FAILURE.into();
             }
         };
-        let signal = signals.next().await;
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            reason = broker.failed() => {
+                error!("stopping, since nothing can be stored: {reason}");
+                broker.stop().await;
+                return FAILURE.into();
+            }
+        };
         info!(signal, "stopping");
         tokio::select! {
             () = broker.stop() => {

@@ -47,8 +47,7 @@ pub(crate) struct ShardCell {
 }
 
 impl ShardCell {
-    pub(crate) fn new(index: u16, common: Arc<Common>) -> Rc<ShardCell> {
-        let shard = Shard::new(index, common.shared.clone(), common.clock.now());
+    pub(crate) fn new(index: u16, common: Arc<Common>, shard: Shard) -> Rc<ShardCell> {
         Rc::new(ShardCell {
             index,
             common,

@@ -4,19 +4,14 @@ use std::{
     ops::Deref,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
 };
 
 use tokio::sync::Notify;
 
-use crate::{
-    broker::Forward,
-    net::Socket,
-    session::Fetched,
-    store::{Committed, Condition},
-};
+use crate::{broker::Forward, net::Socket, session::Fetched};
 
 use super::handshake::Arrival;
 
@@ -102,7 +97,9 @@ impl Mailbox {
 /// The mailboxes of all shards.
 pub(crate) struct Mailboxes {
     boxes: Vec<Mailbox>,
-    /// Connections that wait until no mailbox is crowded.
+    /// More waits in the store than may.
+    is_store_crowded: AtomicBool,
+    /// Connections that wait until nothing is crowded.
     parked: Mutex<Parked>,
 }
 
@@ -117,6 +114,7 @@ impl Mailboxes {
     pub(crate) fn new(shards: usize) -> Mailboxes {
         Mailboxes {
             boxes: (0..shards).map(|_| Mailbox::default()).collect(),
+            is_store_crowded: AtomicBool::new(false),
             parked: Mutex::new(Parked { wakers: Vec::new(), round: 1 }),
         }
     }
@@ -127,16 +125,27 @@ impl Mailboxes {
         let was_crowded = mailbox.is_crowded();
         let was_full = mailbox.take(empty);
         if was_crowded {
-            let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
-            parked.round += 1;
-            let wakers = std::mem::take(&mut parked.wakers);
-            drop(parked);
-            wakers.into_iter().for_each(Waker::wake);
+            self.wake_parked();
         }
         was_full
     }
 
-    /// Ready while no mailbox is crowded. `parked_in` is the caller's: the round in which it last had to
+    /// Says whether connections are to wait for the store.
+    pub(crate) fn set_store_crowded(&self, is_crowded: bool) {
+        if self.is_store_crowded.swap(is_crowded, Ordering::Relaxed) && !is_crowded {
+            self.wake_parked();
+        }
+    }
+
+    fn wake_parked(&self) {
+        let mut parked = self.parked.lock().unwrap_or_else(PoisonError::into_inner);
+        parked.round += 1;
+        let wakers = std::mem::take(&mut parked.wakers);
+        drop(parked);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Ready while neither a mailbox nor the store is crowded. `parked_in` is the caller's: the round in which it last had to
     /// wait, 0 at first.
     pub(crate) fn poll_room(&self, parked_in: &mut u64, cx: &Context<'_>) -> Poll<()> {
         if !self.is_any_crowded() {
@@ -153,7 +162,7 @@ impl Mailboxes {
     }
 
     fn is_any_crowded(&self) -> bool {
-        self.boxes.iter().any(Mailbox::is_crowded)
+        self.is_store_crowded.load(Ordering::Relaxed) || self.boxes.iter().any(Mailbox::is_crowded)
     }
 }
 
@@ -162,17 +171,5 @@ impl Deref for Mailboxes {
 
     fn deref(&self) -> &[Mailbox] {
         &self.boxes
-    }
-}
-
-impl Committed for Mailboxes {
-    fn fetched(&self, shard: u16, fetched: Fetched) {
-        self[usize::from(shard)].post([Mail::Fetched(Box::new(fetched))]);
-    }
-
-    fn condition(&self, _: Condition) {}
-
-    fn committed(&self, shard: u16, commit: u64) {
-        self[usize::from(shard)].post([Mail::Committed(commit)]);
     }
 }

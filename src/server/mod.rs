@@ -12,9 +12,11 @@ mod listen;
 mod log;
 mod mailbox;
 mod reauthentication;
+mod storage;
 
 use std::{
     fmt, io,
+    path::PathBuf,
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
     thread::JoinHandle,
@@ -37,19 +39,22 @@ pub use client::{Client, ClientError, Delivered, Publication};
 use crate::{
     acl::Authorize,
     auth::{Authenticate, Authenticator, ByListener},
-    broker::{Shared, sys},
-    config::{Address, Config, Listener, Transport},
+    broker::{Shard, Shared, sys},
+    config::{Address, Config, Listener, Persistence, Transport},
     limits::Durability,
     net::{
         BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
     },
-    store::{Committed, Memory, Store},
+    store::{Committed, Store},
     time::Timestamp,
 };
 
 use cell::ShardCell;
 use listen::Door;
 use mailbox::{Mail, Mailboxes};
+use storage::{Failure, Observer, Storage};
+
+pub use storage::StoreError;
 
 /// What all threads of a broker share.
 pub(crate) struct Common {
@@ -113,6 +118,8 @@ pub struct Broker {
     common: Arc<Common>,
     addresses: Vec<(String, LocalAddress)>,
     threads: Vec<ShardThread>,
+    /// Set when the store fails.
+    failure: Arc<Failure>,
     /// Held while the broker runs: the file of a Unix socket is removed with it.
     doors: Doors,
     stop_timeout: Duration,
@@ -142,6 +149,8 @@ pub enum StartError {
         /// Why.
         error: TlsError,
     },
+    /// The store cannot be opened.
+    Store(StoreError),
     /// The system gives no thread, no runtime or no random numbers.
     System(io::Error),
 }
@@ -151,6 +160,7 @@ impl fmt::Display for StartError {
         match self {
             StartError::Bind(error) => error.fmt(f),
             StartError::Tls { listener, error } => write!(f, "listener '{listener}': {error}"),
+            StartError::Store(error) => error.fmt(f),
             StartError::System(error) => write!(f, "the system refuses what the broker needs: {error}"),
         }
     }
@@ -190,6 +200,15 @@ impl Builder {
         self
     }
 
+    /// Keeps sessions, their messages and retained messages in this directory, so that they survive the process:
+    /// what is acknowledged is on disk. One broker at a time can use it.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Builder {
+        self.config.data_dir = path.into();
+        self.config.persistence = Persistence::Disk;
+        self
+    }
+
     /// Listens nowhere: only clients in this process can connect.
     #[must_use]
     pub fn no_listeners(mut self) -> Builder {
@@ -218,24 +237,27 @@ impl Builder {
     pub async fn start(self) -> Result<Broker, StartError> {
         let Builder { config, authenticator, authorize } = self;
         let doors = open_doors(&config)?;
+        let clock = Clock::start();
+        let mut storage = Storage::open(&config, clock.now()).await.map_err(StartError::Store)?;
         let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
         let mut seed = [0; 8];
         random.fill(&mut seed).map_err(|_| io::Error::other("no random numbers"))?;
         let mut shared = Shared::new(config.limits.clone(), config.shards, u64::from_ne_bytes(seed));
         shared.check_payload_format = config.check_payload_format;
-        // Of a store in memory nothing is left after a crash, whatever a listener is to promise.
-        shared.is_lasting = false;
+        storage.prepare(&mut shared, clock.now());
         if let Some(authorize) = authorize {
             shared.authorize = authorize;
         }
+        let shared = Arc::new(shared);
         let mailboxes = Arc::new(Mailboxes::new(config.shards));
+        let failure = Arc::new(Failure::default());
         let common = Arc::new(Common {
             handshakes: Arc::new(Semaphore::new(shared.limits.handshakes_max)),
-            shared: Arc::new(shared),
-            clock: Clock::start(),
-            store: Arc::new(Memory),
+            commits: Arc::new(Observer::new(mailboxes.clone(), shared.clone(), failure.clone())),
+            shared,
+            clock,
+            store: storage.store.clone(),
             authenticator,
-            commits: mailboxes.clone(),
             mailboxes,
             connections: AtomicUsize::new(0),
             local_door: Arc::new(Door::local(&config)),
@@ -248,10 +270,12 @@ impl Builder {
             common,
             addresses,
             threads: Vec::new(),
+            failure,
             doors: Arc::new(doors),
             stop_timeout: config.stop_timeout,
         };
-        if let Err(error) = broker.start_shards(config.shards).await {
+        let shards = storage.shards(&broker.common);
+        if let Err(error) = broker.start_shards(shards).await {
             broker.stop().await;
             return Err(error.into());
         }
@@ -274,10 +298,12 @@ impl Builder {
 }
 
 impl Broker {
-    /// A broker to be configured and started: by default it listens on 127.0.0.1:1883 and `[::1]:1883`.
+    /// A broker to be configured and started: by default it listens on 127.0.0.1:1883 and `[::1]:1883`, and
+    /// keeps what it knows in memory. See [`Builder::data_dir`].
     #[must_use]
     pub fn builder() -> Builder {
-        Builder { config: Config::default(), authenticator: Arc::new(ByListener), authorize: None }
+        let config = Config { persistence: Persistence::Memory, ..Config::default() };
+        Builder { config, authenticator: Arc::new(ByListener), authorize: None }
     }
 
     /// Names and addresses of the listeners, with the ports that they got.
@@ -314,17 +340,28 @@ impl Broker {
                 warn!("a shard ended by a panic");
             }
         }
+        let common = self.common.clone();
+        let close = tokio::task::spawn_blocking(move || common.store.close(common.clock.now()));
+        if close.await.is_err() {
+            warn!("the store ended by a panic");
+        }
+    }
+
+    /// Waits until the store has failed: nothing is accepted any more, and the broker is to be stopped. Returns
+    /// why. It does not return while all is well.
+    pub async fn failed(&self) -> String {
+        self.failure.wait().await
     }
 }
 
 impl Broker {
     /// Starts the threads and waits until they listen.
-    async fn start_shards(&mut self, shards: usize) -> io::Result<()> {
-        let mut ready = Vec::with_capacity(shards);
-        for index in 0..shards {
+    async fn start_shards(&mut self, shards: Vec<Shard>) -> io::Result<()> {
+        let mut ready = Vec::with_capacity(shards.len());
+        for (index, shard) in shards.into_iter().enumerate() {
             let (tell, is_ready) = oneshot::channel();
             let (common, doors) = (self.common.clone(), self.doors.clone());
-            self.threads.push(spawn_shard(index as u16, common, doors, self.stop_timeout, tell)?);
+            self.threads.push(spawn_shard(index as u16, shard, common, doors, self.stop_timeout, tell)?);
             ready.push(is_ready);
         }
         for is_ready in ready {
@@ -414,6 +451,7 @@ type Doors = Arc<Vec<(Arc<Door>, BoundListener)>>;
 
 fn spawn_shard(
     index: u16,
+    shard: Shard,
     common: Arc<Common>,
     doors: Doors,
     stop_timeout: Duration,
@@ -429,7 +467,7 @@ fn spawn_shard(
             }
         };
         let tasks = LocalSet::new();
-        tasks.block_on(&runtime, run_shard(index, common, doors, stop_timeout, ready));
+        tasks.block_on(&runtime, run_shard(index, shard, common, doors, stop_timeout, ready));
         drop(tasks);
         let _: Result<(), _> = tell.send(());
     };
@@ -441,12 +479,13 @@ fn spawn_shard(
 #[expect(clippy::disallowed_methods, reason = "the shell has tasks")]
 async fn run_shard(
     index: u16,
+    shard: Shard,
     common: Arc<Common>,
     doors: Doors,
     stop_timeout: Duration,
     ready: oneshot::Sender<io::Result<()>>,
 ) {
-    let cell = ShardCell::new(index, common);
+    let cell = ShardCell::new(index, common, shard);
     let mut acceptors = Vec::new();
     for (door, listener) in doors.iter() {
         match listener.acceptor() {
@@ -462,6 +501,9 @@ async fn run_shard(
                 return;
             }
         }
+    }
+    if index == 0 {
+        tokio::task::spawn_local(storage::keep_alive(cell.clone()));
     }
     if index == 0 && !cell.common.sys_interval.is_zero() {
         tokio::task::spawn_local(publish_sys(cell.clone()));

@@ -17,6 +17,7 @@ use crate::{
     broker::Batch,
     message::Message,
     session::{Fetch, Fetched, RecordId, StoredSession},
+    time::Timestamp,
 };
 
 /// Keeps the journal of all shards.
@@ -28,6 +29,12 @@ pub trait Store: Send + Sync + 'static {
     /// Reads messages for a session, and gives them to `shards` later: after the commit of all batches
     /// submitted before, of whatever shard, and whether or not anything else waits for that.
     fn fetch(&self, shard: u16, fetch: Fetch, shards: &Arc<dyn Committed>);
+
+    /// Notes that the broker is alive, so that after an end without notice it is known when that was.
+    fn touch(&self, now: Timestamp);
+
+    /// Commits what is open and closes the store: nothing is submitted any more. It may take seconds.
+    fn close(&self, now: Timestamp);
 }
 
 /// Who wants to know of commits.
@@ -112,4 +119,8 @@ impl Store for Memory {
 
     /// Nothing is ever fetched: sessions keep their messages, see [`Shared::parking`](crate::broker::Shared).
     fn fetch(&self, _: u16, _: Fetch, _: &Arc<dyn Committed>) {}
+
+    fn touch(&self, _: Timestamp) {}
+
+    fn close(&self, _: Timestamp) {}
 }

@@ -1,0 +1,190 @@
+//! The store of a running broker: opened before the shards, told to them, closed after them.
+
+use std::{
+    fmt,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, task::spawn_blocking, time::interval};
+use tracing::{error, info, warn};
+
+use crate::{
+    broker::{Sequence, Shard, Shared},
+    config::{Config, Persistence},
+    limits::Parking,
+    session::{Fetched, StoredSession},
+    store::{Committed, Condition, Memory, Recovered, Store},
+    time::Timestamp,
+};
+
+use super::{
+    Common,
+    cell::ShardCell,
+    mailbox::{Mail, Mailboxes},
+};
+
+/// How often the store is told that the broker is alive.
+const TOUCH_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How much later than it was last told a broker may have ended: the interval, and what the system may not have
+/// written yet. A session must not end too early for a connection that nobody saw the end of.
+const LAST_SEEN_SLACK: Duration = Duration::from_secs(60);
+
+/// A store that is open, and what it gives back.
+pub(super) struct Storage {
+    pub(super) store: Arc<dyn Store>,
+    recovered: Option<Recovered>,
+    /// When connections were lost that the last broker did not see the end of.
+    lost_at: Timestamp,
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug)]
+pub struct StoreError(String);
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+impl Storage {
+    /// Opens what the configuration names.
+    pub(super) async fn open(config: &Config, now: Timestamp) -> Result<Storage, StoreError> {
+        match config.persistence {
+            Persistence::Memory => Ok(Storage { store: Arc::new(Memory), recovered: None, lost_at: now }),
+            Persistence::Disk => todo!(),
+        }
+    }
+
+    /// Tells the shared state what the store can do and what it had, but for sessions.
+    pub(super) fn prepare(&mut self, shared: &mut Shared, now: Timestamp) {
+        // Of a store in memory nothing is left after a crash, whatever a listener is to promise.
+        shared.is_lasting = self.recovered.is_some();
+        let Some(recovered) = &mut self.recovered else { return };
+        shared.parking = Some(Parking::default());
+        shared.sequence = Sequence::starting_at(recovered.next);
+        let topic_limits = shared.topic_limits();
+        for message in std::mem::take(&mut recovered.retained) {
+            shared.retained.restore(&message, &topic_limits, now);
+        }
+    }
+
+    /// Makes the shards, and gives each the sessions that it owns.
+    pub(super) fn shards(self, common: &Common) -> Vec<Shard> {
+        let now = common.clock.now();
+        let indexes = 0..common.mailboxes.len() as u16;
+        let mut shards: Vec<Shard> =
+            indexes.map(|index| Shard::new(index, common.shared.clone(), now)).collect();
+        let sessions = self.recovered.map(|recovered| recovered.sessions).unwrap_or_default();
+        restore(&mut shards, sessions, self.lost_at, |client_id| common.home(client_id));
+        shards
+    }
+}
+
+/// Tells the store again and again that the broker is alive.
+pub(super) async fn keep_alive(cell: Rc<ShardCell>) {
+    let mut interval = interval(TOUCH_INTERVAL);
+    while !cell.is_stopping.get() {
+        interval.tick().await;
+        let common = cell.common.clone();
+        // On a thread that may wait for a disk.
+        let touch = spawn_blocking(move || common.store.touch(common.clock.now()));
+        if touch.await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Passes on what the store has to say.
+pub(super) struct Observer {
+    mailboxes: Arc<Mailboxes>,
+    shared: Arc<Shared>,
+    failure: Arc<Failure>,
+}
+
+/// Whether the store has failed, and why.
+#[derive(Default)]
+pub(super) struct Failure {
+    reason: Mutex<Option<String>>,
+    notify: Notify,
+}
+
+impl Failure {
+    /// Waits for the store to fail.
+    pub(super) async fn wait(&self) -> String {
+        loop {
+            let notified = self.notify.notified();
+            if let Some(reason) = self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+                return reason;
+            }
+            notified.await;
+        }
+    }
+}
+
+impl Observer {
+    pub(super) fn new(mailboxes: Arc<Mailboxes>, shared: Arc<Shared>, failure: Arc<Failure>) -> Observer {
+        Observer { mailboxes, shared, failure }
+    }
+}
+
+impl Committed for Observer {
+    fn committed(&self, shard: u16, commit: u64) {
+        self.mailboxes[usize::from(shard)].post([Mail::Committed(commit)]);
+    }
+
+    fn fetched(&self, shard: u16, fetched: Fetched) {
+        self.mailboxes[usize::from(shard)].post([Mail::Fetched(Box::new(fetched))]);
+    }
+
+    fn condition(&self, condition: Condition) {
+        match condition {
+            Condition::Ready => {
+                if self.shared.store_full.swap(false, Ordering::Relaxed) {
+                    info!("the disk has room again: messages are accepted");
+                }
+                self.mailboxes.set_store_crowded(false);
+            }
+            Condition::Full => {
+                if !self.shared.store_full.swap(true, Ordering::Relaxed) {
+                    warn!("the disk is full: what would have to be stored is refused until there is room");
+                }
+                self.mailboxes.set_store_crowded(false);
+            }
+            Condition::Crowded => self.mailboxes.set_store_crowded(true),
+            Condition::Failed(reason) => {
+                error!("the store has failed, the broker stops: {reason}");
+                *self.failure.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+                self.failure.notify.notify_waiters();
+                // What waits for a commit is never sent: nobody is told of what was not kept.
+                for mailbox in self.mailboxes.iter() {
+                    mailbox.post([Mail::Stop]);
+                }
+            }
+        }
+    }
+}
+
+/// Gives the sessions of the store to the shards that own them, all shards at a time. `home` tells the shard
+/// of a client.
+fn restore(
+    shards: &mut [Shard],
+    sessions: Vec<StoredSession>,
+    lost_at: Timestamp,
+    home: impl Fn(&str) -> usize,
+) {
+    let mut homes: Vec<Vec<StoredSession>> = shards.iter().map(|_| Vec::new()).collect();
+    for session in sessions {
+        homes[home(&session.client_id)].push(session);
+    }
+    std::thread::scope(|scope| {
+        for (shard, sessions) in shards.iter_mut().zip(homes) {
+            scope.spawn(move || sessions.into_iter().for_each(|session| shard.restore(session, lost_at)));
+        }
+    });
+}

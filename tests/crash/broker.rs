@@ -1,0 +1,101 @@
+//! The program on a data directory of its own, started as often as a test wants.
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long anything may take that has to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory with a configuration, data and a log, and the broker that may run in it.
+pub(crate) struct Broker {
+    directory: PathBuf,
+    child: Option<Child>,
+}
+
+impl Broker {
+    /// A directory without data. `settings` are lines of the configuration.
+    pub(crate) fn new(name: &str, settings: &str) -> Broker {
+        let directory = std::env::temp_dir().join(format!("dunlin-crash-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
+        let broker = Broker { directory, child: None };
+        let listener = format!("[[listeners]]\nkind = \"unix\"\npath = {:?}\n", broker.socket());
+        fs::write(broker.directory.join("dunlin.toml"), format!("{settings}\n{listener}")).unwrap();
+        broker
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.join("socket")
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.directory.join("log")
+    }
+
+    /// Starts the broker and waits until it takes connections.
+    pub(crate) fn start(&mut self) {
+        let log = File::options().append(true).create(true).open(self.log()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dunlin"));
+        command.arg("--config").arg(self.directory.join("dunlin.toml")).arg("--data-dir").arg(self.data());
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        while UnixStream::connect(self.socket()).is_err() {
+            let child = self.child.as_mut().unwrap();
+            assert!(child.try_wait().unwrap().is_none(), "the broker ended:\n{}", self.log_tail());
+            assert!(Instant::now() < deadline, "the broker does not listen:\n{}", self.log_tail());
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends it as a power loss would end the process: at once.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks it to end, and waits for that.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+        child.wait().unwrap()
+    }
+
+    /// The end of its log.
+    pub(crate) fn log_tail(&self) -> String {
+        let mut log = String::new();
+        let _ = File::open(self.log()).and_then(|mut file| file.read_to_string(&mut log));
+        let start = log.floor_char_boundary(log.len().saturating_sub(4000));
+        log[start..].into()
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("log of the broker in {}:\n{}", show(&self.directory), self.log_tail());
+        } else {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
+    }
+}
+
+fn show(path: &Path) -> String {
+    path.display().to_string()
+}
