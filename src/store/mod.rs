@@ -3,7 +3,26 @@
 //! A shard hands over its journal in [`Batch`]es and holds back whatever depends on one until it hears that
 //! it is committed. What a store does with a batch is its own affair; that it answers in order is not.
 
+mod committer;
+mod counts;
+mod disk;
+mod error;
+mod fetch;
+mod health;
+mod image;
+mod ledger;
+mod plan;
+mod record;
+mod recovery;
+mod tables;
+mod wire;
+
 use std::{io, sync::Arc};
+
+pub use committer::Committer;
+pub use disk::{Disk, DiskOptions};
+pub use error::{OpenError, Trouble};
+pub use tables::SCHEMA;
 
 use crate::{
     broker::Batch,
