@@ -68,6 +68,13 @@ impl Message {
         Message::build(will.topic.into(), body, will.payload, header)
     }
 
+    /// A message as the store had it; `properties` are those that are forwarded, as on the wire.
+    pub fn from_stored(topic: Arc<str>, properties: &[u8], payload: &[u8], header: Header) -> Message {
+        let mut body = Vec::with_capacity(properties.len() + payload.len());
+        body.extend_from_slice(properties);
+        Message::build(topic, body, payload, header)
+    }
+
     fn build(topic: Arc<str>, mut body: Vec<u8>, payload: &[u8], header: Header) -> Message {
         let payload_at = body.len();
         body.extend_from_slice(payload);

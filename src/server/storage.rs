@@ -15,7 +15,7 @@ use crate::{
     config::{Config, Persistence},
     limits::Parking,
     session::{Fetched, StoredSession},
-    store::{Committed, Condition, Memory, Recovered, Store},
+    store::{Committed, Condition, DiskOptions, LocalStore, Memory, Recovered, Store},
     time::Timestamp,
 };
 
@@ -27,10 +27,6 @@ use super::{
 
 /// How often the store is told that the broker is alive.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How much later than it was last told a broker may have ended: the interval, and what the system may not have
-/// written yet. A session must not end too early for a connection that nobody saw the end of.
-const LAST_SEEN_SLACK: Duration = Duration::from_secs(60);
 
 /// A store that is open, and what it gives back.
 pub(super) struct Storage {
@@ -57,7 +53,15 @@ impl Storage {
     pub(super) async fn open(config: &Config, now: Timestamp) -> Result<Storage, StoreError> {
         match config.persistence {
             Persistence::Memory => Ok(Storage { store: Arc::new(Memory), recovered: None, lost_at: now }),
-            Persistence::Disk => todo!(),
+            Persistence::Disk => {
+                let path = config.data_dir.clone();
+                let options = DiskOptions { cache_bytes: config.store_cache_bytes_max };
+                // On a thread that may wait for a disk.
+                let open = spawn_blocking(move || LocalStore::open(&path, options, now));
+                let opened = open.await.map_err(|_| StoreError("opening the store panicked".into()))?;
+                let (store, recovered, lost_at) = opened.map_err(|error| StoreError(error.to_string()))?;
+                Ok(Storage { store: Arc::new(store), recovered: Some(recovered), lost_at })
+            }
         }
     }
 

@@ -3,15 +3,34 @@
 //! A shard hands over its journal in [`Batch`]es and holds back whatever depends on one until it hears that
 //! it is committed. What a store does with a batch is its own affair; that it answers in order is not.
 
+mod committer;
+mod counts;
 mod directory;
+mod disk;
+mod error;
+mod fetch;
 mod file_medium;
 mod guard;
-
-pub use directory::{DataDirectory, DirectoryError, DirectoryErrorKind, control_socket};
-pub use file_medium::FileMedium;
-pub use guard::{Panicked, guarded, is_guarded};
+mod health;
+mod image;
+mod ledger;
+mod local;
+mod plan;
+mod record;
+mod recovery;
+mod tables;
+mod wire;
 
 use std::{io, sync::Arc};
+
+pub use committer::Committer;
+pub use directory::{DataDirectory, DirectoryError, DirectoryErrorKind, control_socket};
+pub use disk::{Disk, DiskOptions};
+pub use error::{OpenError, Trouble};
+pub use file_medium::FileMedium;
+pub use guard::{Panicked, guarded, is_guarded};
+pub use local::{LocalError, LocalStore};
+pub use tables::SCHEMA;
 
 use crate::{
     broker::Batch,

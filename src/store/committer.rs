@@ -1,0 +1,422 @@
+//! Turns batches into transactions. It is stepped: its caller brings batches and the time, and decides when
+//! to wait.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    broker::Batch,
+    session::{Fetch, Fetched},
+    time::Timestamp,
+};
+
+use super::{
+    Medium, OpenError, Recovered, Trouble,
+    error::is_full,
+    fetch,
+    health::{Health, Slot},
+    ledger::Ledger,
+    plan::{Fold, Plan},
+    recovery,
+    tables::{META_CLEAN, META_NEXT, SCHEMA},
+};
+
+/// What nobody needs any more is deleted after this time at the latest, if there was no other commit.
+const DELETE_DELAY: Duration = Duration::from_secs(1);
+/// So many of these are deleted at once.
+const DEAD_MAX: usize = 65_536;
+/// The log is folded into tables this often while there is something to fold.
+const FOLD_INTERVAL: Duration = Duration::from_secs(5);
+/// When this much waits to be folded, it is sooner.
+const FOLD_WEIGHT: usize = 65_536;
+/// But not sooner than this.
+const FOLD_INTERVAL_MIN: Duration = Duration::from_millis(250);
+/// What is folded with one commit, so that none takes long.
+const FOLD_ITEMS: usize = 2048;
+/// After this time without a commit redb saves what makes it open quickly after a crash.
+const SAVE_DELAY: Duration = Duration::from_millis(250);
+/// Time between two looks at how much room there is.
+const ROOM_INTERVAL: Duration = Duration::from_millis(100);
+/// Time between two tries to go on when there is no room.
+pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The writing half of a store. See [`Disk`](super::Disk), which runs it on a thread.
+pub struct Committer {
+    medium: Arc<dyn Medium>,
+    cache_bytes: usize,
+    database: Arc<Slot>,
+    health: Arc<Health>,
+    ledger: Ledger,
+    /// What is to be committed next, until it is.
+    plan: Option<Plan>,
+    /// Whether a commit was made since redb saved what makes it open quickly.
+    is_unsaved: bool,
+    /// Whether the reserve was given up.
+    is_reserve_spent: bool,
+    /// Whether the database says of itself that the broker ended in order.
+    says_clean: bool,
+    has_folded: bool,
+    committed_at: Option<Instant>,
+    dead_since: Option<Instant>,
+    changed_since: Option<Instant>,
+    fold_began_at: Option<Instant>,
+    room_at: Option<Instant>,
+    /// Transactions so far.
+    transactions: u64,
+}
+
+impl Committer {
+    /// Opens the database and reads what it has.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(
+        medium: Arc<dyn Medium>,
+        cache_bytes: usize,
+        now: Timestamp,
+    ) -> Result<(Committer, Recovered), OpenError> {
+        // redb does not promise to survive whatever a damaged file says. Where a panic ends the process, its
+        // message is what there is.
+        let opened = catch_unwind(AssertUnwindSafe(|| open(&*medium, cache_bytes, now)));
+        let (database, found) = opened.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it cannot be read");
+            Err(OpenError::Damaged(text.to_owned()))
+        })?;
+        let mut committer = Committer {
+            medium,
+            cache_bytes,
+            database: Arc::new(Slot::new(database)),
+            health: Arc::new(Health::default()),
+            ledger: found.ledger,
+            plan: None,
+            is_unsaved: true,
+            is_reserve_spent: false,
+            says_clean: true,
+            has_folded: false,
+            committed_at: None,
+            dead_since: None,
+            changed_since: None,
+            fold_began_at: None,
+            room_at: None,
+            transactions: 0,
+        };
+        if !found.expired.is_empty() {
+            let folds = found.expired.into_iter();
+            let folds =
+                folds.map(|(topic, record)| Fold::Retained { topic, record, message: None }).collect();
+            committer.plan = Some(Plan { folds, ..Plan::default() });
+        }
+        Ok((committer, found.recovered))
+    }
+
+    pub(super) fn database(&self) -> &Arc<Slot> {
+        &self.database
+    }
+
+    pub(super) fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Reads messages out of what is committed.
+    ///
+    /// # Errors
+    /// What redb says.
+    pub fn fetch(&self, wanted: &Fetch) -> Result<Fetched, redb::Error> {
+        let fetched = self.database.with(|database| fetch::fetch(database, wanted));
+        fetched.unwrap_or(Err(redb::Error::DatabaseClosed))
+    }
+
+    /// Transactions so far.
+    pub fn transactions(&self) -> u64 {
+        self.transactions
+    }
+
+    /// From now on these are told what is committed, and what the store is able to do.
+    pub fn attach(&self, shards: &Arc<dyn super::Committed>) {
+        self.health.attach(shards);
+    }
+
+    /// Makes the next transaction of some batches, with their shards. The one before must be committed.
+    pub fn stage(&mut self, group: Vec<(u16, Batch)>) {
+        let mut plan = self.plan.take().unwrap_or_default();
+        if self.ledger.is_folding() {
+            // Folded before the group is entered: rows never have what its records say again.
+            self.fold_into(&mut plan);
+        }
+        for (_, batch) in &group {
+            for entry in &batch.entries {
+                self.ledger.enter(entry, &mut plan.puts);
+            }
+        }
+        for (shard, batch) in group {
+            for entry in &batch.entries {
+                self.ledger.write(entry, &mut plan.puts);
+            }
+            match plan.commits.iter_mut().find(|(other, _)| *other == shard) {
+                Some((_, commit)) => *commit = batch.commit.max(*commit),
+                None => plan.commits.push((shard, batch.commit)),
+            }
+        }
+        if !plan.is_empty() {
+            self.add_dead(&mut plan);
+        }
+        self.plan = Some(plan);
+    }
+
+    /// What nobody needs any more goes with any transaction that is made.
+    fn add_dead(&mut self, plan: &mut Plan) {
+        plan.dead.append(&mut self.ledger.dead);
+        self.dead_since = None;
+    }
+
+    fn fold_into(&mut self, plan: &mut Plan) {
+        self.ledger.fold(plan, FOLD_ITEMS);
+        self.has_folded = true;
+        if !plan.folds.is_empty() && !self.ledger.is_folding() {
+            plan.marks.push((META_NEXT, self.ledger.next));
+        }
+    }
+
+    /// Commits what was staged and tells who waits for it. When it fails for want of room, it is to be
+    /// called again later.
+    ///
+    /// # Errors
+    /// See [`Trouble`]. Nothing was told then.
+    pub fn commit(&mut self, now: Instant) -> Result<(), Trouble> {
+        if self.health.has_failed() {
+            return Err(Trouble::Failed);
+        }
+        self.check_room(now);
+        let Some(mut plan) = self.plan.take() else { return Ok(()) };
+        let result = if plan.is_empty() && !plan.quick_repair { Ok(()) } else { self.write(&mut plan, now) };
+        match result {
+            Ok(()) => self.tell(&plan),
+            Err(_) => self.plan = Some(plan),
+        }
+        result
+    }
+
+    fn tell(&self, plan: &Plan) {
+        let Some(shards) = self.health.shards() else { return };
+        for (shard, commit) in &plan.commits {
+            shards.committed(*shard, *commit);
+        }
+    }
+
+    fn write(&mut self, plan: &mut Plan, now: Instant) -> Result<(), Trouble> {
+        if self.says_clean {
+            plan.marks.push((META_CLEAN, 0));
+            self.says_clean = false;
+        }
+        plan.sort();
+        if !self.database.is_open() {
+            self.reopen()?;
+        }
+        let error = match self.try_write(plan) {
+            Ok(()) => return self.written(plan, now),
+            Err(error) => error,
+        };
+        self.make_room(&error)?;
+        match self.try_write(plan) {
+            Ok(()) => self.written(plan, now),
+            Err(error) => {
+                let trouble = self.trouble(&error);
+                if trouble == Trouble::Full {
+                    // Whatever failed once has made the handle useless.
+                    self.database.close();
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    fn try_write(&self, plan: &Plan) -> Result<(), redb::Error> {
+        self.database.with(|database| plan.write(database)).unwrap_or(Err(redb::Error::DatabaseClosed))
+    }
+
+    fn written(&mut self, plan: &Plan, now: Instant) -> Result<(), Trouble> {
+        self.transactions += 1;
+        self.is_unsaved = !plan.quick_repair;
+        self.committed_at = Some(now);
+        Ok(())
+    }
+
+    /// After a write that failed for want of room: gives the reserve up and opens the database anew, for an
+    /// error makes its handle useless, even for deletions.
+    fn make_room(&mut self, error: &redb::Error) -> Result<(), Trouble> {
+        let trouble = self.trouble(error);
+        if trouble == Trouble::Failed {
+            return Err(trouble);
+        }
+        self.database.close();
+        if !self.is_reserve_spent {
+            self.is_reserve_spent = true;
+            if let Err(error) = self.medium.release_reserve() {
+                tracing::warn!("the reserve cannot be given up: {error}");
+            }
+        }
+        self.reopen()
+    }
+
+    fn reopen(&mut self) -> Result<(), Trouble> {
+        match self.medium.open(self.cache_bytes) {
+            Ok(database) => {
+                self.database.put(database);
+                Ok(())
+            }
+            Err(error) => Err(self.trouble(&error.into())),
+        }
+    }
+
+    /// Judges an error, and tells. All but want of room is the end: nobody knows what the disk has.
+    fn trouble(&mut self, error: &redb::Error) -> Trouble {
+        if is_full(error) {
+            if !self.health.is_full() {
+                tracing::error!("the disk is full: no further messages are accepted that would need it");
+            }
+            self.health.set_full(true);
+            return Trouble::Full;
+        }
+        self.database.abandon();
+        self.health.fail(error.to_string());
+        Trouble::Failed
+    }
+
+    fn check_room(&mut self, now: Instant) {
+        let interval = if self.health.is_full() { RETRY_INTERVAL } else { ROOM_INTERVAL };
+        if self.room_at.is_some_and(|at| now.saturating_duration_since(at) < interval) {
+            return;
+        }
+        self.room_at = Some(now);
+        if self.is_reserve_spent {
+            self.is_reserve_spent = self.medium.make_reserve().is_err();
+        }
+        let is_full = self.is_reserve_spent || !self.medium.has_room();
+        if is_full != self.health.is_full() {
+            if is_full {
+                tracing::warn!(
+                    "the disk is nearly full: no further messages are accepted that would need it"
+                );
+            } else {
+                tracing::info!("the disk has room again");
+            }
+            self.health.set_full(is_full);
+        }
+    }
+
+    /// Does what is due without any batch: deletes, folds, saves. Returns when it is to be called again.
+    ///
+    /// # Errors
+    /// As [`Committer::commit`].
+    pub fn maintain(&mut self, now: Instant) -> Result<Option<Instant>, Trouble> {
+        if self.plan.is_some() {
+            self.commit(now)?;
+        }
+        if self.health.is_full() {
+            self.check_room(now);
+        }
+        self.begin_fold(now);
+        let mut plan = Plan::default();
+        if self.ledger.is_folding() && !std::mem::take(&mut self.has_folded) {
+            self.fold_into(&mut plan);
+            self.has_folded = false;
+        }
+        let dead = self.ledger.dead.len();
+        if dead > 0 {
+            let since = *self.dead_since.get_or_insert(now);
+            if now >= since + DELETE_DELAY || dead >= DEAD_MAX {
+                self.add_dead(&mut plan);
+            }
+        }
+        if plan.is_empty() && self.is_unsaved && self.committed_at.is_some_and(|at| now >= at + SAVE_DELAY) {
+            plan.quick_repair = true;
+        }
+        if !plan.is_empty() {
+            self.add_dead(&mut plan);
+        }
+        self.plan = Some(plan);
+        self.commit(now)?;
+        Ok(self.due_at(now))
+    }
+
+    fn begin_fold(&mut self, now: Instant) {
+        let weight = self.ledger.weight();
+        if self.ledger.is_folding() || weight == 0 {
+            return;
+        }
+        let since = *self.changed_since.get_or_insert(now);
+        let may_again = self.fold_began_at.is_none_or(|at| now >= at + FOLD_INTERVAL_MIN);
+        if now >= since + FOLD_INTERVAL || weight >= FOLD_WEIGHT && may_again {
+            self.changed_since = None;
+            self.fold_began_at = Some(now);
+            self.ledger.begin_fold();
+        }
+    }
+
+    fn due_at(&self, now: Instant) -> Option<Instant> {
+        if self.ledger.is_folding() {
+            return Some(now);
+        }
+        let deletion =
+            self.dead_since.or((!self.ledger.dead.is_empty()).then_some(now)).map(|at| at + DELETE_DELAY);
+        let fold =
+            self.changed_since.or((self.ledger.weight() > 0).then_some(now)).map(|at| at + FOLD_INTERVAL);
+        let save = self.committed_at.filter(|_| self.is_unsaved).map(|at| at + SAVE_DELAY);
+        let room = self.health.is_full().then_some(now + RETRY_INTERVAL);
+        [deletion, fold, save, room].into_iter().flatten().min()
+    }
+
+    /// Folds all that is in the log but messages, says that the broker ended in order, and closes the
+    /// database.
+    ///
+    /// # Errors
+    /// As [`Committer::commit`]. What was told stays kept.
+    pub fn close(&mut self, now: Instant) -> Result<(), Trouble> {
+        self.commit(now)?;
+        // Who could bring an older message is gone: a removal waits no longer. It takes three cycles at most.
+        while self.ledger.weight() > 0 {
+            self.ledger.begin_fold();
+            while self.ledger.is_folding() {
+                let mut plan = Plan::default();
+                self.fold_into(&mut plan);
+                self.plan = Some(plan);
+                self.commit(now)?;
+            }
+        }
+        let marks = vec![(META_CLEAN, 1), (META_NEXT, self.ledger.next)];
+        let mut plan = Plan { marks, quick_repair: true, ..Plan::default() };
+        self.add_dead(&mut plan);
+        self.says_clean = false;
+        self.plan = Some(plan);
+        self.commit(now)?;
+        self.database.close();
+        Ok(())
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        // The reader may have been the first to meet the error.
+        if self.health.has_failed() {
+            self.database.abandon();
+        }
+    }
+}
+
+fn open(
+    medium: &dyn Medium,
+    cache_bytes: usize,
+    now: Timestamp,
+) -> Result<(redb::Database, recovery::Found), OpenError> {
+    let database = medium.open(cache_bytes).map_err(redb::Error::from)?;
+    let found = recovery::prepare(&database)?;
+    if found > SCHEMA {
+        return Err(OpenError::Newer { found, known: SCHEMA });
+    }
+    let found = recovery::recover(&database, now)?;
+    Ok((database, found))
+}

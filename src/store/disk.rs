@@ -1,0 +1,387 @@
+//! The store on disk: the threads round a [`Committer`].
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the committer is told the time, and threads are started, here"
+)]
+
+use std::{
+    collections::VecDeque,
+    fmt, io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    broker::{Batch, Op, Urgency},
+    session::Fetch,
+    time::Timestamp,
+};
+
+use super::{
+    Committed, Committer, Medium, OpenError, Recovered, Store, Submitted, Trouble,
+    committer::RETRY_INTERVAL,
+    fetch,
+    health::{Health, Slot},
+};
+
+/// Changes of one transaction at most, but for those of a single batch.
+const GROUP_OPS_MAX: usize = 8192;
+/// Their bytes.
+const GROUP_BYTES_MAX: usize = 8 * MIB;
+/// Changes that may wait to be committed before publishers have to wait.
+const BACKLOG_OPS_MAX: usize = 65_536;
+/// Their bytes.
+const BACKLOG_BYTES_MAX: usize = 64 * MIB;
+/// A message that nothing waits for is committed within this time.
+const LAZY_DELAY: Duration = Duration::from_millis(100);
+/// What only says that something is done with is entered within this time.
+const SETTLED_DELAY: Duration = Duration::from_secs(1);
+
+const MIB: usize = 1024 * 1024;
+
+/// How a store is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// Pages of the database that are kept in memory, in bytes.
+    pub cache_bytes: usize,
+}
+
+impl Default for DiskOptions {
+    fn default() -> DiskOptions {
+        DiskOptions { cache_bytes: 64 * MIB }
+    }
+}
+
+/// A store in a database on disk.
+///
+/// ```text
+///  shards ──submit──▶ queue ──swap──▶ store-committer ──commit──▶ redb
+///         ──fetch───▶   │                   │ after the commit
+///         ◀─committed───┼───────────────────┤
+///         ◀─fetched─────┴── store-reader ◀──┘
+/// ```
+pub struct Disk {
+    inbox: Arc<Inbox>,
+    health: Arc<Health>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Disk").finish_non_exhaustive()
+    }
+}
+
+/// What shards have handed over. It is bounded by what shards do when they hear [`super::Condition::Crowded`].
+#[derive(Default)]
+struct Inbox {
+    queue: Mutex<Queue>,
+    is_work_due: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    batches: Vec<(u16, Batch, Size)>,
+    fetches: Vec<(u16, Fetch)>,
+    /// When the first of them is due.
+    due_at: Option<Instant>,
+    /// What is not committed, here or in the committer.
+    backlog: Size,
+    is_crowded: bool,
+    is_closing: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Size {
+    ops: usize,
+    bytes: usize,
+}
+
+impl Disk {
+    /// Opens a store and starts its threads.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(
+        medium: Arc<dyn Medium>,
+        options: DiskOptions,
+        now: Timestamp,
+    ) -> Result<(Disk, Recovered), OpenError> {
+        let (committer, recovered) = Committer::open(medium, options.cache_bytes, now)?;
+        let health = committer.health().clone();
+        let inbox = Arc::new(Inbox::default());
+        // Unbounded: sessions have one fetch under way each.
+        let (fetches, to_read) = mpsc::channel();
+        let (database, told) = (committer.database().clone(), health.clone());
+        let reader =
+            spawn("store-reader", move || read(&database, &told, &to_read)).map_err(OpenError::Io)?;
+        let (theirs, told) = (inbox.clone(), health.clone());
+        let writer = spawn("store-committer", move || {
+            let run = || Worker { inbox: theirs, committer, fetches }.run();
+            if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                told.fail("the thread that commits has panicked".to_owned());
+            }
+        });
+        let writer = writer.map_err(OpenError::Io)?;
+        Ok((Disk { inbox, health, threads: Mutex::new(vec![writer, reader]) }, recovered))
+    }
+
+    /// From now on these are told what the store is able to do. Otherwise they are from the first batch on.
+    pub fn start(&self, shards: &Arc<dyn Committed>) {
+        self.health.attach(shards);
+    }
+
+    /// Commits all that was submitted, folds the log, and closes the database. Nothing is kept from then on.
+    pub fn close(&self) {
+        self.inbox.lock().is_closing = true;
+        self.inbox.is_work_due.notify_one();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A panic was told where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Store for Disk {
+    fn submit(&self, shard: u16, batch: Batch, shards: &Arc<dyn Committed>) -> Submitted {
+        self.health.attach(shards);
+        let size = Size::of(&batch);
+        let delay = match batch.urgency {
+            Urgency::Now => None,
+            Urgency::Within(delay) => Some(delay),
+            Urgency::Lazy if size.bytes > 0 => Some(LAZY_DELAY),
+            Urgency::Lazy => Some(SETTLED_DELAY),
+        };
+        let due_at = Instant::now() + delay.unwrap_or_default();
+        let mut queue = self.inbox.lock();
+        queue.batches.push((shard, batch, size));
+        queue.backlog.ops += size.ops;
+        queue.backlog.bytes += size.bytes;
+        let is_news = !queue.is_crowded
+            && (queue.backlog.ops > BACKLOG_OPS_MAX || queue.backlog.bytes > BACKLOG_BYTES_MAX);
+        if is_news {
+            queue.is_crowded = true;
+            self.health.set_crowded(true);
+        }
+        self.inbox.wake(queue, due_at);
+        if is_news {
+            self.health.tell();
+        }
+        Submitted::Pending
+    }
+
+    fn fetch(&self, shard: u16, fetch: Fetch, shards: &Arc<dyn Committed>) {
+        self.health.attach(shards);
+        let mut queue = self.inbox.lock();
+        queue.fetches.push((shard, fetch));
+        self.inbox.wake(queue, Instant::now());
+    }
+
+    /// Needs nothing: see [`super::LocalStore`].
+    fn touch(&self, _: Timestamp) {}
+
+    fn close(&self, _: Timestamp) {
+        Disk::close(self);
+    }
+}
+
+impl Size {
+    /// The size of a batch. One that only settles has no bytes.
+    fn of(batch: &Batch) -> Size {
+        const ENTRY_BYTES: usize = 64;
+        let bytes = batch.entries.iter().map(|entry| match &entry.op {
+            Op::Settle { .. } => 0,
+            Op::Append { message, targets, .. } => {
+                message.size_bytes() + ENTRY_BYTES + targets.len() * ENTRY_BYTES
+            }
+            Op::PutSession { .. }
+            | Op::EndSession { .. }
+            | Op::PutSubscription { .. }
+            | Op::RemoveSubscription { .. }
+            | Op::Release { .. }
+            | Op::Received { .. } => ENTRY_BYTES,
+        });
+        Size { ops: batch.entries.len(), bytes: bytes.sum() }
+    }
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the committer if it would sleep for too long.
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>, due_at: Instant) {
+        if queue.due_at.is_none_or(|at| due_at < at) {
+            queue.due_at = Some(due_at);
+            drop(queue);
+            self.is_work_due.notify_one();
+        }
+    }
+
+    /// Waits until something is due, and takes all there is.
+    fn take(&self, wake_at: Option<Instant>) -> (Vec<(u16, Batch, Size)>, Vec<(u16, Fetch)>, bool) {
+        let mut queue = self.lock();
+        loop {
+            let now = Instant::now();
+            let due_at = [queue.due_at, wake_at].into_iter().flatten().min();
+            if queue.is_closing || due_at.is_some_and(|at| at <= now) {
+                break;
+            }
+            queue = match due_at {
+                Some(at) => {
+                    let waited = self.is_work_due.wait_timeout(queue, at - now);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.is_work_due.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        queue.due_at = None;
+        let taken = (std::mem::take(&mut queue.batches), std::mem::take(&mut queue.fetches));
+        (taken.0, taken.1, queue.is_closing)
+    }
+
+    /// Takes what is committed out of the backlog.
+    fn settle(&self, size: Size, health: &Health) {
+        let mut queue = self.lock();
+        queue.backlog.ops -= size.ops;
+        queue.backlog.bytes -= size.bytes;
+        let is_news = queue.is_crowded
+            && queue.backlog.ops < BACKLOG_OPS_MAX / 2
+            && queue.backlog.bytes < BACKLOG_BYTES_MAX / 2;
+        if is_news {
+            queue.is_crowded = false;
+            health.set_crowded(false);
+        }
+        drop(queue);
+        if is_news {
+            health.tell();
+        }
+    }
+
+    /// Waits before the next try. Returns whether the store is to close.
+    fn pause(&self) -> bool {
+        let queue = self.lock();
+        if queue.is_closing {
+            return true;
+        }
+        let waited = self.is_work_due.wait_timeout_while(queue, RETRY_INTERVAL, |queue| !queue.is_closing);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_closing
+    }
+}
+
+/// The thread that commits.
+struct Worker {
+    inbox: Arc<Inbox>,
+    committer: Committer,
+    fetches: mpsc::Sender<(u16, Fetch)>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut wake_at = None;
+        loop {
+            let (batches, fetches, is_closing) = self.inbox.take(wake_at);
+            if self.commit_all(batches).is_err() {
+                return;
+            }
+            for fetch in fetches {
+                // The reader ends after this thread.
+                let _ = self.fetches.send(fetch);
+            }
+            wake_at = match self.insist(|committer| committer.maintain(Instant::now())) {
+                Ok(wake_at) => wake_at,
+                Err(_) => return,
+            };
+            if is_closing {
+                break;
+            }
+        }
+        // Nothing comes any more: who submits has been stopped before.
+        let (batches, _, _) = self.inbox.take(None);
+        if self.commit_all(batches).is_ok() && self.committer.close(Instant::now()).is_err() {
+            tracing::warn!("the store could not be closed in order; nothing that was promised is lost");
+        }
+    }
+
+    fn commit_all(&mut self, batches: Vec<(u16, Batch, Size)>) -> Result<(), Trouble> {
+        let mut group = Vec::new();
+        let mut size = Size::default();
+        let mut batches = batches.into_iter().peekable();
+        while let Some((shard, batch, batch_size)) = batches.next() {
+            group.push((shard, batch));
+            size.ops += batch_size.ops;
+            size.bytes += batch_size.bytes;
+            let is_full = batches.peek().is_none_or(|(_, _, next)| {
+                size.ops + next.ops > GROUP_OPS_MAX || size.bytes + next.bytes > GROUP_BYTES_MAX
+            });
+            if is_full {
+                self.committer.stage(std::mem::take(&mut group));
+                self.insist(|committer| committer.commit(Instant::now()))?;
+                self.inbox.settle(std::mem::take(&mut size), self.committer.health());
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries until there is room, or the store fails or is to close.
+    fn insist<T>(
+        &mut self,
+        mut step: impl FnMut(&mut Committer) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        loop {
+            match step(&mut self.committer) {
+                Err(Trouble::Full) if !self.inbox.pause() => {}
+                Err(Trouble::Full) => return step(&mut self.committer),
+                result => return result,
+            }
+        }
+    }
+}
+
+/// The thread that reads. While the database is opened anew after the disk was full, it waits for it: what
+/// it cannot read now is not missing.
+fn read(database: &Slot, health: &Health, fetches: &mpsc::Receiver<(u16, Fetch)>) {
+    const REOPEN_INTERVAL: Duration = Duration::from_millis(50);
+    let mut waiting = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            match fetches.recv() {
+                Ok(fetch) => waiting.push_back(fetch),
+                Err(mpsc::RecvError) => return,
+            }
+        }
+        let (Some((shard, wanted)), Some(shards)) = (waiting.front(), health.shards()) else { return };
+        match database.with(|database| fetch::fetch(database, wanted)) {
+            Some(Ok(fetched)) => {
+                shards.fetched(*shard, fetched);
+                waiting.pop_front();
+            }
+            None | Some(Err(redb::Error::PreviousIo | redb::Error::DatabaseClosed)) => {
+                match fetches.recv_timeout(REOPEN_INTERVAL) {
+                    Ok(fetch) => waiting.push_back(fetch),
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                }
+            }
+            Some(Err(error)) => {
+                health.fail(format!("a message cannot be read: {error}"));
+                return;
+            }
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).spawn(run)
+}

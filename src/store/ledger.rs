@@ -1,0 +1,421 @@
+//! What the store knows of its log without reading it: who still needs which record, and what has changed
+//! since the log was last folded into tables.
+//!
+//! Two things enter changes here: the committer, before it writes them, and recovery, as it reads them. So
+//! what a restart makes of the log is what the running broker makes of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, hash_map};
+
+use crate::{
+    broker::{Entry, Op},
+    codec::PacketId,
+    message::Message,
+    session::Subscription,
+    topic::TopicFilter,
+};
+
+use super::{
+    counts::{Counts, Left},
+    image::{self, Cursor},
+    plan::{Fold, Plan, Puts},
+    record,
+};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) counts: Counts,
+    /// Records of the log that nobody needs.
+    pub(super) dead: Vec<u64>,
+    /// Above all records and sessions that were seen.
+    pub(super) next: u64,
+    /// Sessions that have changed, or have something that must be known to go on.
+    accounts: HashMap<u64, Account, FixedState>,
+    /// Those that have changed, in the order in which they did.
+    changed: VecDeque<u64>,
+    /// Retained messages of the log.
+    retained: HashMap<Arc<str>, Fresh, FixedState>,
+    /// Their topics, in the order in which they came.
+    topics: VecDeque<Arc<str>>,
+    /// Counts how often folding began.
+    cycle: u64,
+    /// What is left of the current cycle.
+    sessions_left: usize,
+    topics_left: usize,
+    /// Records of sessions in the log, which folding deletes.
+    session_records: usize,
+}
+
+/// A session that has changed, or whose cursor is more than a base.
+#[derive(Debug, Default)]
+struct Account {
+    base: u64,
+    upto: u64,
+    owned: BTreeSet<u64>,
+    done: BTreeSet<u64>,
+    /// Packet identifiers from the client, and the record that says so if it does not say so in vain.
+    unreleased: BTreeMap<PacketId, Option<u64>>,
+    fields: Option<Vec<u8>>,
+    subscriptions: BTreeMap<TopicFilter, Option<Subscription>>,
+    /// The session's own records in the log, but for those of messages.
+    records: Vec<u64>,
+    has_ended: bool,
+    is_moved: bool,
+    is_queued: bool,
+}
+
+/// A retained message that is in the log and not in its table.
+#[derive(Debug)]
+struct Fresh {
+    record: u64,
+    message: Arc<Message>,
+    cycle: u64,
+}
+
+impl Account {
+    /// All numbers below are settled. Returns whether that makes what was known of some superfluous.
+    fn raise(&mut self, base: u64) -> bool {
+        if base <= self.base {
+            return false;
+        }
+        self.base = base;
+        let before = self.owned.len() + self.done.len();
+        if before > 0 {
+            self.owned = self.owned.split_off(&base);
+            self.done = self.done.split_off(&base);
+        }
+        before > self.owned.len() + self.done.len()
+    }
+
+    fn is_needed(&self) -> bool {
+        self.is_queued || !(self.owned.is_empty() && self.done.is_empty() && self.unreleased.is_empty())
+    }
+
+    fn cursor(&self) -> Cursor {
+        Cursor {
+            base: self.base,
+            upto: self.upto,
+            owned: self.owned.clone(),
+            done: self.done.clone(),
+            unreleased: self.unreleased.keys().copied().collect(),
+        }
+    }
+}
+
+impl Ledger {
+    /// Enters one change, and writes what it puts into the log. Messages wait for [`Ledger::write`]:
+    /// until the end of the group nobody knows which of them are still needed.
+    pub(super) fn enter(&mut self, entry: &Entry, puts: &mut Puts) {
+        let record = entry.record.map_or(0, |record| record.get());
+        self.next = self.next.max(record + 1);
+        match &entry.op {
+            Op::PutSession { session, expiry_secs, will, presence } => {
+                let mut fields = Vec::new();
+                let will = will.as_deref();
+                image::session_fields(&mut fields, &session.client_id, *expiry_secs, *presence, will);
+                puts.put(record, |out| record::put_session(out, session.id, &fields));
+                self.put_session(record, session.id, fields);
+            }
+            Op::EndSession { session, records } => {
+                puts.put(record, |out| record::end_session(out, session.id));
+                for record in records {
+                    self.release(record.get());
+                }
+                self.end_session(record, session.id);
+            }
+            Op::PutSubscription { session, filter, subscription } => {
+                let text = filter.as_str();
+                puts.put(record, |out| record::put_subscription(out, session.id, text, subscription));
+                self.put_subscription(record, session.id, filter.clone(), Some(*subscription));
+            }
+            Op::RemoveSubscription { session, filter } => {
+                puts.put(record, |out| record::remove_subscription(out, session.id, filter.as_str()));
+                self.put_subscription(record, session.id, filter.clone(), None);
+            }
+            Op::Append { message, retain, targets, received } => {
+                let needs = targets.len() + usize::from(*retain) + usize::from(received.is_some());
+                self.counts.add_unwritten(record, needs as u32);
+                if *retain {
+                    self.retain(record, message.clone());
+                }
+                if let Some((session, packet_id)) = received {
+                    self.arrive(record, session.id, *packet_id);
+                }
+            }
+            Op::Release { session, packet_id } => {
+                puts.put(record, |out| record::release(out, session.id, *packet_id));
+                self.depart(record, session.id, *packet_id);
+            }
+            Op::Received { session, number, message } => {
+                puts.put(record, |out| record::received(out, session.id, *number));
+                self.own(record, session.id, *number);
+                self.release(message.get());
+            }
+            Op::Settle { session, number, message, base } => {
+                let message = message.map(|message| message.get());
+                self.settle(session.id, *number, message, *base);
+            }
+        }
+    }
+
+    /// Writes the message of a change if anybody needs it at the end of its group.
+    pub(super) fn write(&mut self, entry: &Entry, puts: &mut Puts) {
+        let (Some(record), Op::Append { message, retain, targets, received }) = (entry.record, &entry.op)
+        else {
+            return;
+        };
+        if self.counts.write(record.get()) {
+            let received = received.as_ref().map(|(session, packet_id)| (session.id, *packet_id));
+            puts.put(record.get(), |out| record::append(out, message, *retain, targets, received));
+        }
+    }
+
+    /// One needs a record less.
+    pub(super) fn release(&mut self, record: u64) -> Left {
+        let left = self.counts.release(record);
+        if left == Left::Dead {
+            self.dead.push(record);
+        }
+        left
+    }
+
+    /// The session, which has changed.
+    fn change(&mut self, session: u64) -> &mut Account {
+        self.next = self.next.max(session + 1);
+        let account = self.accounts.entry(session).or_default();
+        if !account.is_queued {
+            account.is_queued = true;
+            self.changed.push_back(session);
+        }
+        account
+    }
+
+    /// The session, which has a record of its own in the log.
+    fn change_by(&mut self, record: u64, session: u64) -> &mut Account {
+        self.session_records += 1;
+        let account = self.change(session);
+        account.records.push(record);
+        account
+    }
+
+    pub(super) fn put_session(&mut self, record: u64, session: u64, fields: Vec<u8>) {
+        self.change_by(record, session).fields = Some(fields);
+    }
+
+    pub(super) fn end_session(&mut self, record: u64, session: u64) {
+        self.change_by(record, session);
+        self.end(session);
+    }
+
+    /// Ends a session without a record that says so.
+    pub(super) fn end(&mut self, session: u64) {
+        let account = self.change(session);
+        account.has_ended = true;
+        account.fields = None;
+        account.subscriptions.clear();
+        account.owned.clear();
+        account.done.clear();
+        for record in std::mem::take(&mut account.unreleased).into_values().flatten() {
+            self.release(record);
+        }
+    }
+
+    pub(super) fn put_subscription(
+        &mut self,
+        record: u64,
+        session: u64,
+        filter: TopicFilter,
+        subscription: Option<Subscription>,
+    ) {
+        self.change_by(record, session).subscriptions.insert(filter, subscription);
+    }
+
+    /// A QoS 2 message of a client is here.
+    pub(super) fn arrive(&mut self, record: u64, session: u64, packet_id: PacketId) {
+        let account = self.change(session);
+        account.upto = account.upto.max(record);
+        account.is_moved = true;
+        if let Some(Some(older)) = account.unreleased.insert(packet_id, Some(record)) {
+            self.release(older);
+        }
+    }
+
+    /// A client has released a packet identifier.
+    pub(super) fn depart(&mut self, record: u64, session: u64, packet_id: PacketId) {
+        let account = self.change_by(record, session);
+        account.upto = account.upto.max(record);
+        account.is_moved = true;
+        if let Some(Some(arrived)) = account.unreleased.remove(&packet_id) {
+            self.release(arrived);
+        }
+    }
+
+    /// A client owns a message.
+    pub(super) fn own(&mut self, record: u64, session: u64, number: u64) {
+        let account = self.change_by(record, session);
+        account.upto = account.upto.max(record);
+        account.is_moved = true;
+        if number >= account.base {
+            account.owned.insert(number);
+        }
+    }
+
+    /// A number is settled. If its record goes, nothing has to be kept of that; otherwise a restart would
+    /// find the target in the record, and must know that it is settled.
+    fn settle(&mut self, session: u64, number: u64, message: Option<u64>, base: u64) {
+        let is_remembered = message.is_none_or(|record| self.release(record) == Left::Needed);
+        if is_remembered {
+            let account = self.change(session);
+            account.is_moved = true;
+            account.raise(base);
+            account.owned.remove(&number);
+            if number >= account.base {
+                account.done.insert(number);
+            }
+        } else if let Some(account) = self.accounts.get_mut(&session)
+            && account.raise(base)
+        {
+            self.change(session).is_moved = true;
+        }
+    }
+
+    /// A message is retained, or removes the one that is.
+    pub(super) fn retain(&mut self, record: u64, message: Arc<Message>) {
+        let cycle = self.cycle;
+        let superseded = match self.retained.entry(message.topic().clone()) {
+            hash_map::Entry::Vacant(vacant) => {
+                self.topics.push_back(message.topic().clone());
+                vacant.insert(Fresh { record, message, cycle });
+                return;
+            }
+            hash_map::Entry::Occupied(fresh) if fresh.get().record > record => record,
+            hash_map::Entry::Occupied(mut fresh) => {
+                std::mem::replace(fresh.get_mut(), Fresh { record, message, cycle }).record
+            }
+        };
+        self.release(superseded);
+    }
+
+    /// The record of the log that has the retained message of a topic, if the log has it.
+    pub(super) fn retained_record(&self, topic: &str) -> Option<u64> {
+        self.retained.get(topic).map(|fresh| fresh.record)
+    }
+
+    /// Forgets what the log has retained for a topic: the table has something newer. For recovery.
+    pub(super) fn forget_retained(&mut self, topic: &str) {
+        if let Some(fresh) = self.retained.remove(topic) {
+            self.release(fresh.record);
+        }
+    }
+
+    /// The retained messages of the log, for recovery: in no order.
+    pub(super) fn retained(&self) -> impl Iterator<Item = &Arc<Message>> {
+        self.retained.values().map(|fresh| &fresh.message)
+    }
+
+    /// Takes over a row of a cursor, for recovery.
+    pub(super) fn open_account(&mut self, session: u64, cursor: &Cursor) {
+        let account = self.accounts.entry(session).or_default();
+        account.base = cursor.base;
+        account.upto = cursor.upto;
+        account.owned.clone_from(&cursor.owned);
+        account.done.clone_from(&cursor.done);
+        account.unreleased = cursor.unreleased.iter().map(|packet_id| (*packet_id, None)).collect();
+    }
+
+    /// Ends the sessions of all accounts that nobody has, for recovery.
+    pub(super) fn end_strangers(&mut self, known: &HashMap<u64, usize, FixedState>) {
+        let mut strangers: Vec<u64> =
+            self.accounts.keys().filter(|session| !known.contains_key(*session)).copied().collect();
+        strangers.sort_unstable();
+        for session in strangers {
+            self.end(session);
+        }
+    }
+
+    /// How far a session has come, for recovery; `None` if it has no more than its row.
+    pub(super) fn cursor(&self, session: u64) -> Option<Cursor> {
+        self.accounts.get(&session).map(Account::cursor)
+    }
+
+    /// How much waits to be folded.
+    pub(super) fn weight(&self) -> usize {
+        self.changed.len() + self.topics.len() + self.session_records
+    }
+
+    /// Begins to fold all that waits for it now.
+    pub(super) fn begin_fold(&mut self) {
+        self.cycle += 1;
+        self.sessions_left = self.changed.len();
+        self.topics_left = self.topics.len();
+    }
+
+    /// Whether something of the current cycle is left.
+    pub(super) fn is_folding(&self) -> bool {
+        self.sessions_left > 0 || self.topics_left > 0
+    }
+
+    /// Folds some of what is left of the current cycle.
+    pub(super) fn fold(&mut self, plan: &mut Plan, items_max: usize) {
+        let mut items = 0;
+        while items < items_max && self.sessions_left > 0 {
+            self.sessions_left -= 1;
+            items += self.fold_session(plan);
+        }
+        while items < items_max && self.topics_left > 0 {
+            self.topics_left -= 1;
+            items += 1;
+            self.fold_topic(plan);
+        }
+    }
+
+    fn fold_session(&mut self, plan: &mut Plan) -> usize {
+        let Some(session) = self.changed.pop_front() else { return 0 };
+        let Some(account) = self.accounts.get_mut(&session) else { return 0 };
+        account.is_queued = false;
+        let records = std::mem::take(&mut account.records);
+        let subscriptions = std::mem::take(&mut account.subscriptions);
+        let items = 1 + records.len() + subscriptions.len();
+        self.session_records -= records.len();
+        plan.dead.extend_from_slice(&records);
+        if account.has_ended {
+            self.accounts.remove(&session);
+            plan.folds.push(Fold::Ended { session });
+            return items;
+        }
+        let cursor = std::mem::take(&mut account.is_moved).then(|| account.cursor());
+        let fields = account.fields.take();
+        // From here on the cursor says what these records said.
+        let arrived: Vec<u64> = account.unreleased.values_mut().filter_map(Option::take).collect();
+        if !account.is_needed() {
+            self.accounts.remove(&session);
+        }
+        for record in arrived {
+            self.release(record);
+        }
+        plan.folds.push(Fold::Session { session, fields, subscriptions, cursor });
+        items
+    }
+
+    /// A removal leaves no row that would tell an older message from a newer one. So it stays in the log for
+    /// a whole cycle, until nobody can bring an older one any more.
+    fn fold_topic(&mut self, plan: &mut Plan) {
+        let Some(topic) = self.topics.pop_front() else { return };
+        let Some(fresh) = self.retained.get(&topic) else { return };
+        let is_removal = fresh.message.payload().is_empty();
+        if is_removal && self.cycle < fresh.cycle + 2 {
+            self.topics.push_back(topic);
+            return;
+        }
+        let (record, message) = (fresh.record, fresh.message.clone());
+        self.retained.remove(&topic);
+        self.release(record);
+        plan.folds.push(Fold::Retained { topic, record, message: (!is_removal).then_some(message) });
+    }
+}
