@@ -40,6 +40,8 @@ pub(crate) struct Connection {
     stream: UnixStream,
     version: Version,
     input: Vec<u8>,
+    /// What came together with CONNACK.
+    early: Vec<Got>,
 }
 
 /// The connection is gone.
@@ -50,7 +52,8 @@ impl Connection {
     pub(crate) fn open(who: &Who, will: Option<&str>) -> Result<(Connection, bool), Gone> {
         let stream = UnixStream::connect(&who.socket).map_err(|_| Gone)?;
         stream.set_read_timeout(Some(READ_TIMEOUT)).unwrap();
-        let mut connection = Connection { stream, version: who.version, input: Vec::new() };
+        let mut connection =
+            Connection { stream, version: who.version, input: Vec::new(), early: Vec::new() };
         let properties = ConnectProperties {
             session_expiry_secs: who.version.is_v5().then_some(u32::MAX),
             ..ConnectProperties::default()
@@ -75,10 +78,14 @@ impl Connection {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "no CONNACK for {}", who.id);
-            match connection.read()?.into_iter().next() {
+            let mut got = connection.read()?;
+            if got.is_empty() {
+                continue;
+            }
+            connection.early = got.split_off(1);
+            match got.pop() {
                 Some(Got::ConnAck { session_present }) => return Ok((connection, session_present)),
-                Some(_) => panic!("something before CONNACK"),
-                None => {}
+                _ => panic!("something before CONNACK"),
             }
         }
     }
@@ -101,7 +108,10 @@ impl Connection {
 
     /// What has arrived; nothing if nothing did for a moment.
     pub(crate) fn read(&mut self) -> Result<Vec<Got>, Gone> {
-        let mut got = Vec::new();
+        let mut got = std::mem::take(&mut self.early);
+        if !got.is_empty() {
+            return Ok(got);
+        }
         let mut chunk = [0; 16 * 1024];
         match self.stream.read(&mut chunk) {
             Ok(0) => return Err(Gone),

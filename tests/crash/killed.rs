@@ -111,13 +111,17 @@ fn nothing_acknowledged_is_lost_when_the_broker_is_killed() {
 fn check(at: usize, received: &[(String, String, QoS)], acknowledged: &[BTreeSet<u64>]) {
     let mut seen: BTreeSet<(&str, u64)> = BTreeSet::new();
     let mut newest: BTreeMap<(&str, QoS), u64> = BTreeMap::new();
-    for (topic, payload, qos) in received {
+    for (place, (topic, payload, qos)) in received.iter().enumerate() {
         let number: u64 = payload.parse().unwrap();
         let is_new = seen.insert((topic, number));
         assert!(is_new || *qos < QoS::ExactlyOnce, "subscriber {at} got {topic} {number} twice");
         if is_new {
             let before = newest.insert((topic, qos_of(number)), number);
-            assert!(before.is_none_or(|before| before < number), "{topic} {number} came after {before:?}");
+            assert!(
+                before.is_none_or(|before| before < number),
+                "subscriber {at} got {topic} {number} after {before:?}, around {:?}",
+                around(received, place)
+            );
         }
     }
     for (publisher, acknowledged) in acknowledged.iter().enumerate() {
@@ -126,6 +130,12 @@ fn check(at: usize, received: &[(String, String, QoS)], acknowledged: &[BTreeSet
             acknowledged.iter().filter(|number| !seen.contains(&(&*topic, **number))).collect();
         assert!(lost.is_empty(), "subscriber {at} lost {lost:?} of {topic}");
     }
+}
+
+/// What came just before and after a message.
+fn around(received: &[(String, String, QoS)], place: usize) -> Vec<String> {
+    let range = place.saturating_sub(30)..(place + 30).min(received.len());
+    received[range].iter().map(|(topic, payload, qos)| format!("{topic}:{payload}:{}", *qos as u8)).collect()
 }
 
 fn check_wills(received: &[(String, String, QoS)]) {
