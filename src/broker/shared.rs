@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -35,6 +35,8 @@ pub struct Shared {
     pub sequence: Sequence,
     /// Whether what the store commits outlives the process. If not, no listener promises anything.
     pub is_lasting: bool,
+    /// Set while the disk of the store has no room for more.
+    pub store_full: AtomicBool,
     /// How much of the queues of durable sessions is kept in memory; `None` if the store cannot give
     /// messages back.
     pub parking: Option<Parking>,
@@ -55,6 +57,7 @@ impl Shared {
             retained: RetainedStore::default(),
             sequence: Sequence::starting_at(RecordId::new(1)),
             is_lasting: true,
+            store_full: AtomicBool::new(false),
             parking: None,
             counters: (0..shards).map(|_| Counters::default()).collect(),
             seed,
@@ -74,6 +77,16 @@ impl Shared {
     /// Bytes in the queues of all sessions.
     pub fn queued_bytes(&self) -> usize {
         self.sum(|counters| counters.queued_bytes.value()) as usize
+    }
+
+    /// Messages in the queues of all sessions.
+    pub fn queued_messages(&self) -> usize {
+        self.sum(|counters| counters.queued_messages.value()) as usize
+    }
+
+    /// Whether the disk of the store has no room for more.
+    pub fn is_store_full(&self) -> bool {
+        self.store_full.load(Ordering::Relaxed)
     }
 }
 

@@ -163,6 +163,11 @@ impl Outbound {
         Some((number, outgoing))
     }
 
+    /// Takes the oldest message out that was never sent, for want of room. The newest stays.
+    pub fn shed(&mut self) -> Option<(u64, Outgoing)> {
+        if self.queue.len() > 1 { self.discard() } else { None }
+    }
+
     /// PUBACK. Returns the number and the message that are settled by it.
     pub fn on_pub_ack(&mut self, id: PacketId) -> Result<(u64, Outgoing), AckError> {
         let number = self.number(id)?;
