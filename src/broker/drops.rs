@@ -24,8 +24,11 @@ pub const EVENT_TOPIC: &str = "$SYS/broker/events/dropped";
 /// What is dropped below this is counted and not told: to tell it would be dropped for the same reason, for ever.
 const EVENTS: &str = "$SYS/broker/events/";
 
-/// Combinations of client, filter and reason that one shard tells apart. What comes after is [`OTHERS`].
+/// Combinations of client, filter and reason that one shard tells apart at a time. The rest is [`OTHERS`].
 const DROP_KEYS_MAX: usize = 4096;
+
+/// Entries that are looked at for one that may make room for another.
+const EVICTION_TRIES: usize = 16;
 
 /// The client and filter of what is not told apart any more.
 const OTHERS: &str = "others";
@@ -54,10 +57,12 @@ pub struct Dropped {
     pub reason: DropReason,
     /// The topic of the last one.
     pub topic: Arc<str>,
-    /// How many since the start.
+    /// How many since the start, or since it was last folded into [`OTHERS`] for want of room.
     pub total: u64,
     /// How many that no event has told of.
     untold: u64,
+    /// Counts what was here before.
+    generation: u32,
 }
 
 /// The account of one shard. Bounded: see [`DROP_KEYS_MAX`].
@@ -66,13 +71,24 @@ pub struct Drops {
     entries: Vec<Dropped>,
     /// Entries by client, filter and reason.
     index: HashTable<usize>,
-    /// Topic and entry of the last drop of a session for a reason, which is most often that of the next one.
-    recent: HashMap<(u64, DropReason), (Arc<str>, usize), FixedState>,
+    /// The last drop of a session for a reason: the next one is most often of the same topic.
+    recent: HashMap<(u64, DropReason), Recent, FixedState>,
+    /// The entry that was last looked at for room.
+    hand: usize,
     /// Entries that an event is due for.
     untold: Vec<usize>,
     /// Whether the timer for them runs.
     is_timed: bool,
     hasher: FixedState,
+}
+
+/// Where the last drop of its kind was counted.
+#[derive(Debug)]
+struct Recent {
+    topic: Arc<str>,
+    entry: usize,
+    /// Of the entry: what is there now may be another.
+    generation: u32,
 }
 
 /// An event, as it is written.
@@ -86,6 +102,12 @@ struct Told<'a> {
     total: u64,
 }
 
+impl Dropped {
+    fn new(client_id: Arc<str>, filter: Arc<str>, reason: DropReason) -> Dropped {
+        Dropped { client_id, filter, reason, topic: Arc::default(), total: 0, untold: 0, generation: 0 }
+    }
+}
+
 impl Drops {
     pub(crate) fn new(seed: u64) -> Drops {
         let hasher = FixedState::with_seed(seed);
@@ -93,13 +115,14 @@ impl Drops {
             entries: Vec::new(),
             index: HashTable::new(),
             recent: HashMap::with_hasher(hasher.clone()),
+            hand: 0,
             untold: Vec::new(),
             is_timed: false,
             hasher,
         }
     }
 
-    /// All that was dropped, in the order in which each first was.
+    /// All that was dropped.
     pub fn iter(&self) -> impl Iterator<Item = &Dropped> {
         self.entries.iter()
     }
@@ -118,10 +141,11 @@ impl Drops {
         reason: DropReason,
     ) {
         let key = (session.id, reason);
-        if let Some((known, at)) = self.recent.get(&key)
+        if let Some(Recent { topic: known, entry, generation }) = self.recent.get(&key)
             && (Arc::ptr_eq(known, topic) || known == topic)
+            && self.entries[*entry].generation == *generation
         {
-            let at = *at;
+            let at = *entry;
             return self.add(at, topic);
         }
         let at = self.entry(&session.client_id, filter_of(subscriptions, topic), reason);
@@ -129,7 +153,8 @@ impl Drops {
             if self.recent.len() >= RECENT_MAX {
                 self.recent.clear();
             }
-            self.recent.insert(key, (topic.clone(), at));
+            let generation = self.entries[at].generation;
+            self.recent.insert(key, Recent { topic: topic.clone(), entry: at, generation });
         }
         self.add(at, topic);
     }
@@ -155,20 +180,54 @@ impl Drops {
         entry.untold += 1;
     }
 
-    /// The entry of a combination; that of all others if there are as many as there may be.
+    /// The entry of a combination. If there are as many as there may be, it takes the place of one that is told;
+    /// if none is, it is one of the others.
     fn entry(&mut self, client_id: &Arc<str>, filter: &str, reason: DropReason) -> usize {
         if let Some(at) = self.find(client_id, filter, reason) {
             return at;
         }
         let is_short = client_id.len() <= TEXT_BYTES_MAX && filter.len() <= TEXT_BYTES_MAX;
-        if self.entries.len() < DROP_KEYS_MAX && is_short {
-            return self.insert(client_id.clone(), filter.into(), reason);
+        let entry = |filter: &str| Dropped::new(client_id.clone(), filter.into(), reason);
+        if is_short && self.entries.len() < DROP_KEYS_MAX {
+            return self.push(entry(filter));
         }
-        // One more for each reason.
+        match if is_short { self.evict() } else { None } {
+            Some(at) => {
+                let generation = self.entries[at].generation.wrapping_add(1);
+                self.entries[at] = Dropped { generation, ..entry(filter) };
+                self.enter(at);
+                at
+            }
+            None => self.others(reason),
+        }
+    }
+
+    /// The entry of what is not told apart, one for each reason.
+    fn others(&mut self, reason: DropReason) -> usize {
         match self.find(OTHERS, OTHERS, reason) {
             Some(at) => at,
-            None => self.insert(OTHERS.into(), OTHERS.into(), reason),
+            None => self.push(Dropped::new(OTHERS.into(), OTHERS.into(), reason)),
         }
+    }
+
+    /// Folds an entry into the others, if there is one near that has nothing to tell. Its place is free then.
+    fn evict(&mut self) -> Option<usize> {
+        for _ in 0..EVICTION_TRIES {
+            self.hand = (self.hand + 1) % self.entries.len().max(1);
+            let entry = self.entries.get(self.hand)?;
+            let is_others = *entry.client_id == *OTHERS && *entry.filter == *OTHERS;
+            if entry.untold == 0 && !is_others {
+                let (at, reason, total) = (self.hand, entry.reason, entry.total);
+                let hash = self.hash(&entry.client_id, &entry.filter, reason);
+                if let Ok(found) = self.index.find_entry(hash, |known| *known == at) {
+                    found.remove();
+                }
+                let others = self.others(reason);
+                self.entries[others].total += total;
+                return Some(at);
+            }
+        }
+        None
     }
 
     fn find(&self, client_id: &str, filter: &str, reason: DropReason) -> Option<usize> {
@@ -179,17 +238,23 @@ impl Drops {
         self.index.find(self.hash(client_id, filter, reason), is_it).copied()
     }
 
-    fn insert(&mut self, client_id: Arc<str>, filter: Arc<str>, reason: DropReason) -> usize {
+    fn push(&mut self, entry: Dropped) -> usize {
         let at = self.entries.len();
-        let hash = self.hash(&client_id, &filter, reason);
-        self.entries.push(Dropped { client_id, filter, reason, topic: "".into(), total: 0, untold: 0 });
+        self.entries.push(entry);
+        self.enter(at);
+        at
+    }
+
+    /// Puts an entry into the index.
+    fn enter(&mut self, at: usize) {
+        let entry = &self.entries[at];
+        let hash = self.hash(&entry.client_id, &entry.filter, entry.reason);
         let Drops { entries, index, hasher, .. } = self;
         let rehash = |at: &usize| {
             let entry = &entries[*at];
             hasher.hash_one((&*entry.client_id, &*entry.filter, entry.reason))
         };
         index.insert_unique(hash, at, rehash);
-        at
     }
 
     fn hash(&self, client_id: &str, filter: &str, reason: DropReason) -> u64 {

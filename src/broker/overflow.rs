@@ -274,9 +274,12 @@ impl Shard {
     /// Whether a link is not read for all that is withheld on it. The Receive Maximum stops an MQTT 5 client.
     /// A client that owes acknowledgements of its own is read all the same: they may be what makes room.
     pub(super) fn is_held_off(&self, id: LinkId) -> bool {
+        if !self.has_withheld_enough(id) {
+            return false;
+        }
         let Some(link) = self.link(id) else { return false };
         let owes = link.session.is_some_and(|slot| self.sessions[slot as usize].outbound.inflight() > 0);
-        !link.settings.version.is_v5() && !owes && self.has_withheld_enough(id)
+        !link.settings.version.is_v5() && !owes
     }
 
     /// Whether as many acknowledgements are withheld on a link as it may wait for.

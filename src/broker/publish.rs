@@ -484,8 +484,9 @@ impl Shard {
         }
     }
 
-    /// Reserves a number for each target whose delivery is of QoS 1 or 2 and that there is room for. A client
-    /// was refused already if it is to be; there was room then, and there are no more drops because of that.
+    /// Reserves a number for each target whose delivery is of QoS 1 or 2, unless it is dropped for want of
+    /// room. Where the publisher would have to be refused it was, in `check_room`: if a queue has become full
+    /// since, by another shard, it takes this message too rather than drop what is acknowledged.
     fn reserve(
         &mut self,
         message: &Message,

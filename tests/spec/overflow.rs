@@ -356,6 +356,34 @@ fn a_withheld_publisher_is_stopped_by_its_receive_maximum_or_not_read_any_more()
     });
 }
 
+// A client before MQTT 5 that is owed acknowledgements and owes some itself must not wait for itself: it is
+// read, and what it publishes beyond what may wait is not acknowledged.
+#[test]
+fn a_client_that_has_to_acknowledge_is_read_however_much_is_withheld() {
+    let world = World::limited(|limits| {
+        set(limits, Which::Session, 1, Overflow::Backpressure);
+        (limits.receive_maximum, limits.inflight_messages_max) = (2, 1);
+    });
+    let client = world.connect(Setup::durable(Version::V311, "c").manual());
+    client.subscribe("t", QoS::AtLeastOnce);
+    let ids: Vec<u16> = (0..5).map(|_| client.publish("t", "x", QoS::AtLeastOnce)).collect();
+    assert!(client.is_read());
+    let mut acknowledged = Vec::new();
+    for _ in 0..10 {
+        for got in client.recv_all() {
+            match got {
+                Got::Publish(message) => client.ack(PacketKind::PubAck, message.id()),
+                Got::Ack { kind: PacketKind::PubAck, id, code: 0, .. } => acknowledged.push(id),
+                other => panic!("got {other:?}"),
+            }
+        }
+        world.advance(LOOK);
+    }
+    assert_eq!(acknowledged, ids[..3]);
+    assert_eq!(world.queued_messages(), 0);
+    world.assert_accounting();
+}
+
 #[test]
 fn a_withheld_client_is_closed_for_its_silence_like_any_other() {
     let world = world(Which::Session, 1, Overflow::Backpressure);
@@ -539,6 +567,22 @@ fn the_account_of_drops_has_a_limit_and_counts_the_rest_together() {
     let account = world.drop_account();
     assert_eq!(account.len(), 4097);
     assert_eq!(drops_of(&world, "others"), [("others".into(), DropReason::Offline, "t".into(), 104)]);
+    // What an event has told of makes room for what is new.
+    world.advance_secs(1);
+    away(&world, Version::V5, "new", "u");
+    world.connect(Setup::durable(Version::V5, "new")).subscribe("u", QoS::AtMostOnce);
+    world.connect(Setup::durable(Version::V5, "new")).drop_link();
+    (0..2).for_each(|_| drop(publisher.publish("u", "x", QoS::AtMostOnce)));
+    assert_eq!(drops_of(&world, "new"), [("u".into(), DropReason::Offline, "u".into(), 2)]);
+    assert_eq!(drops_of(&world, "others"), [("others".into(), DropReason::Offline, "t".into(), 105)]);
+    // What is too long to be kept takes nobody's place.
+    away(&world, Version::V5, &"l".repeat(2000), "v");
+    world.connect(Setup::durable(Version::V5, &"l".repeat(2000))).subscribe("v", QoS::AtMostOnce);
+    world.connect(Setup::durable(Version::V5, &"l".repeat(2000))).drop_link();
+    world.advance_secs(2);
+    publisher.publish("v", "x", QoS::AtMostOnce);
+    assert_eq!(drops_of(&world, "others"), [("others".into(), DropReason::Offline, "v".into(), 106)]);
+    assert_eq!(world.drop_account().len(), 4097);
     world.assert_accounting();
 }
 
