@@ -43,8 +43,14 @@ pub struct Limits {
     pub session_queue_messages_max: usize,
     /// Bytes in the queue of one session.
     pub session_queue_bytes_max: usize,
+    /// What happens to a message that is beyond these.
+    pub session_queue_overflow: Overflow,
+    /// Messages in the queues of all sessions.
+    pub queues_messages_max: usize,
     /// Bytes in the queues of all sessions.
     pub queues_bytes_max: usize,
+    /// What happens to a message that is beyond these.
+    pub queues_overflow: Overflow,
     /// Unsent bytes of one connection.
     pub outbox_bytes_max: usize,
     /// Retained messages.
@@ -61,6 +67,21 @@ pub struct Parking {
     pub messages_max: usize,
     /// Their bytes.
     pub bytes_max: usize,
+}
+
+/// What happens to a QoS 1 or 2 message for a session when there is no room in the queues.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// Its publisher is refused, and nobody gets it: nothing that is acknowledged is lost. Where the session
+    /// ends with its connection, that connection is closed instead if its own queue is full.
+    #[default]
+    Reject,
+    /// It is queued, and the oldest messages of the session that were never sent are dropped.
+    DropOldest,
+    /// It is dropped for that session.
+    DropNewest,
+    /// It is queued, and its publisher gets its acknowledgement when there is room again.
+    Backpressure,
 }
 
 /// What a listener promises with its acknowledgements.
@@ -107,7 +128,10 @@ impl Default for Limits {
             packet_filters_max: 10_000,
             session_queue_messages_max: 1_000_000,
             session_queue_bytes_max: 256 * MIB,
+            session_queue_overflow: Overflow::Reject,
+            queues_messages_max: 10_000_000,
             queues_bytes_max: 1024 * MIB,
+            queues_overflow: Overflow::Reject,
             outbox_bytes_max: 4 * MIB,
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1024 * MIB,

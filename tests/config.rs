@@ -10,7 +10,7 @@ use std::{
 };
 
 use dunlin::config::{
-    Address, ClientCertificate, Config, ConfigErrors, Durability, Limits, Listener, Log, LogFormat,
+    Address, ClientCertificate, Config, ConfigErrors, Durability, Limits, Listener, Log, LogFormat, Overflow,
     Overrides, Persistence, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
 };
 use proptest::prelude::*;
@@ -438,6 +438,15 @@ fn listeners() -> impl Strategy<Value = Vec<Listener>> {
     })
 }
 
+fn overflow() -> impl Strategy<Value = Overflow> {
+    prop_oneof![
+        Just(Overflow::Reject),
+        Just(Overflow::DropOldest),
+        Just(Overflow::DropNewest),
+        Just(Overflow::Backpressure),
+    ]
+}
+
 fn durability() -> impl Strategy<Value = Durability> {
     prop_oneof![
         Just(Durability::Commit),
@@ -451,6 +460,7 @@ proptest! {
     fn a_written_configuration_reads_as_itself(
         listeners in listeners(),
         durability in durability(),
+        overflow in overflow(),
         shards in 1..1000_usize,
         (sys, stop, payload) in (0..1000_u64, 0..1000_u64, any::<bool>()),
         (persistence, cache) in (prop_oneof![Just(Persistence::Disk), Just(Persistence::Memory)], 20..40_u32),
@@ -471,6 +481,8 @@ proptest! {
             limits: Limits {
                 packet_bytes_max: packet,
                 queues_bytes_max: 1 << queue,
+                session_queue_overflow: overflow,
+                queues_overflow: overflow,
                 sessions_max: sessions,
                 ..Limits::default()
             },

@@ -18,6 +18,7 @@ mod spec {
     mod model;
     mod multi_shard;
     mod ordering;
+    mod overflow;
     mod properties;
     mod publish;
     mod restart;

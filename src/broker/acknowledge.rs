@@ -88,7 +88,7 @@ impl Shard {
     ) -> Result<(), Cause> {
         // [MQTT-4.4.0-2] also with a reason code of 0x80 or more the message is settled.
         match self.sessions[slot as usize].outbound.on_pub_ack(ack.packet_id) {
-            Ok((number, body)) => self.settle_number(slot, number, &body),
+            Ok((number, body)) => self.complete(slot, number, &body),
             Err(error) => self.on_ack_error(error, "PUBACK")?,
         }
         self.pump(now, slot, out);
@@ -106,7 +106,7 @@ impl Shard {
         let outbound = &mut self.sessions[slot as usize].outbound;
         if ack.reason.is_error() {
             match outbound.on_pub_rec_refused(ack.packet_id) {
-                Ok((number, body)) => self.settle_number(slot, number, &body),
+                Ok((number, body)) => self.complete(slot, number, &body),
                 Err(error) => self.on_ack_error(error, "PUBREC")?,
             }
             self.pump(now, slot, out);
@@ -119,6 +119,7 @@ impl Shard {
                 let session = self.sessions[slot as usize].handle.clone();
                 if let Some(body) = first {
                     self.settle(&session, body.size_bytes());
+                    self.counters().deliveries_completed.add(1);
                     // PUBREL says that we know: after a crash we must not send the message again.
                     gate = body
                         .record()
@@ -205,6 +206,12 @@ impl Shard {
                 Err(misbehaved(ReasonCode::ProtocolError, what))
             }
         }
+    }
+
+    /// The client has acknowledged a message.
+    fn complete(&mut self, slot: u32, number: u64, body: &Body) {
+        self.counters().deliveries_completed.add(1);
+        self.settle_number(slot, number, body);
     }
 
     /// A message is settled for a session.

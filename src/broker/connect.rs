@@ -22,7 +22,10 @@ use crate::{
     topic,
 };
 
-use super::{Admission, Cause, DropReason, Event, Gate, Op, Outputs, Shard, Shared, Timer, misbehaved};
+use super::{
+    Admission, Cause, DropReason, Event, Gate, Op, Outputs, Shard, Shared, Timer, misbehaved,
+    overflow::STORE_FULL,
+};
 
 /// A CONNECT that is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +146,7 @@ impl Shard {
         self.check_will(&client_id, &admission.principal, connect.will.as_ref())?;
         self.check_conn_ack(admission, &terms)?;
         let known = self.by_client.get(&client_id).copied();
+        self.check_store(known.filter(|_| !connect.clean_start), &terms)?;
         if known.is_none() && self.shared.sum(|counters| counters.sessions.value()) >= self.sessions_max() {
             return Err(Refusal::new(ReasonCode::QuotaExceeded, "the broker has as many sessions as it may"));
         }
@@ -177,6 +181,16 @@ impl Shard {
         self.resume(now, id, slot, out);
         self.end_turn(now, out);
         Ok(id)
+    }
+
+    /// Whether the store has room for what it would have to keep of a session that it does not know yet.
+    fn check_store(&self, known: Option<u32>, terms: &Terms) -> Result<(), Refusal> {
+        let is_stored = known.is_some_and(|slot| self.sessions[slot as usize].handle.is_durable());
+        if terms.expiry_secs > 0 && !is_stored && self.shared.is_store_full() {
+            self.counters().store_refusals.add(1);
+            return Err(Refusal::new(ReasonCode::QuotaExceeded, STORE_FULL));
+        }
+        Ok(())
     }
 
     /// Tells the client that it is connected, and what acknowledgements promise if it takes a packet of
@@ -376,6 +390,7 @@ impl Shard {
         if let Some(at) = timer {
             self.timers.unset(at, Timer::KeepAlive(id));
         }
+        self.forget_withheld(id);
         out.touch(id);
         self.counters().connections.sub(1);
         if cause.is_misbehaviour() {
@@ -391,9 +406,11 @@ impl Shard {
         let session = &mut self.sessions[slot as usize];
         session.state = SessionState::Detached(now);
         session.handle.set_presence(Presence::Offline);
-        let lost = std::mem::take(&mut session.transient).len();
+        let mut lost = std::mem::take(&mut session.transient);
         let is_over = session.expiry_secs == 0;
-        self.counters().drop(DropReason::Offline, lost as u64);
+        while let Some(outgoing) = lost.pop() {
+            self.count_drop(slot, outgoing.message.topic(), outgoing.share.as_deref(), DropReason::Offline);
+        }
         if is_over {
             self.end_session(now, slot, out);
             return;
@@ -444,8 +461,9 @@ impl Shard {
         let handle = session.handle.clone();
         handle.set_presence(Presence::Offline);
         let will = session.will.take();
-        for filter in std::mem::take(&mut session.subscriptions).into_keys() {
-            self.shared.router.unsubscribe(&filter, &handle);
+        let subscriptions = std::mem::take(&mut session.subscriptions);
+        for filter in subscriptions.keys() {
+            self.shared.router.unsubscribe(filter, &handle);
         }
         self.hand_back(now, slot, TakeSent::Yes, None, out);
         let mut session = self.sessions.remove(slot as usize);
@@ -453,9 +471,9 @@ impl Shard {
         let left = session.outbound.take_all();
         for body in &left {
             self.settle(&handle, body.size_bytes());
+            self.count_left(&handle, &subscriptions, body);
         }
         let records = left.iter().filter_map(Body::record).collect();
-        self.counters().drop(DropReason::SessionEnded, left.len() as u64);
         self.counters().sessions.sub(1);
         out.events.push(Event::SessionEnded { client_id: handle.client_id.clone(), undelivered: left.len() });
         let gate = handle
@@ -517,10 +535,13 @@ impl Shard {
     /// The Keep Alive timer of a link: the client may have been heard meanwhile. While the broker does not
     /// read from it, it is heard by what its socket takes.
     pub(super) fn on_keep_alive_timer(&mut self, now: Timestamp, id: LinkId, out: &mut Outputs) {
-        let may_read = self.may_read(id);
+        let (may_read, is_held_off) = (self.may_read(id), self.is_held_off(id));
         let Some(link) = self.link_mut(id) else { return };
         link.timer = None;
-        if !may_read {
+        if is_held_off {
+            // Nothing leaves for it either while its acknowledgements are withheld.
+            link.last_seen = now;
+        } else if !may_read {
             link.last_seen = link.last_seen.max(link.last_drained);
         }
         let last_seen = link.last_seen;

@@ -42,19 +42,31 @@ pub struct Counters {
     pub queued_bytes: Counter,
     /// Messages, likewise.
     pub queued_messages: Counter,
+    /// Deliveries that the broker took on: a message for one session. Each ends in one of the counters below,
+    /// in a drop that [`DropReason::ends_delivery`], or is still queued. Counted by who takes it on and by who
+    /// ends it, so only sums over all shards say anything.
+    pub deliveries_accepted: Counter,
+    /// Deliveries that were acknowledged by the client (PUBACK or PUBREC), or of QoS 0 and written.
+    pub deliveries_completed: Counter,
+    /// Deliveries of a shared subscription that were taken from one member and accepted for another.
+    pub deliveries_handed_over: Counter,
+    /// Acknowledgements held back until a queue had room.
+    pub acks_withheld: Counter,
+    /// PUBLISH, connections and subscriptions refused for want of room on the disk.
+    pub store_refusals: Counter,
     /// Deliveries given up, by [`DropReason`].
     pub drops: [Counter; DropReason::ALL.len()],
 }
 
 /// Why a delivery was given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub enum DropReason {
     /// QoS 0, and the connection has more unsent bytes than it may.
     OutboxFull,
     /// QoS 0, and the session has no connection.
     Offline,
-    /// The session's queue is full, and the publisher could not be refused.
+    /// The queue is full, and the publisher could not be refused or need not be.
     QueueFull,
     /// The message expired before it was sent. `[MQTT-3.3.2-5]`
     Expired,
@@ -70,11 +82,13 @@ pub enum DropReason {
     RetainedFull,
     /// The store cannot give it back: its file is damaged.
     Lost,
+    /// The disk is full, and the publisher could not be refused.
+    StoreFull,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [DropReason; 10] = [
+    pub const ALL: [DropReason; 11] = [
         DropReason::OutboxFull,
         DropReason::Offline,
         DropReason::QueueFull,
@@ -85,6 +99,7 @@ impl DropReason {
         DropReason::NotAuthorized,
         DropReason::RetainedFull,
         DropReason::Lost,
+        DropReason::StoreFull,
     ];
 
     /// Its name in logs, metrics and `$SYS`.
@@ -100,6 +115,23 @@ impl DropReason {
             DropReason::NotAuthorized => "not-authorized",
             DropReason::RetainedFull => "retained-full",
             DropReason::Lost => "lost",
+            DropReason::StoreFull => "store-full",
+        }
+    }
+
+    /// Whether a delivery that was accepted ends so. Otherwise there was none.
+    pub fn ends_delivery(self) -> bool {
+        match self {
+            DropReason::OutboxFull
+            | DropReason::Offline
+            | DropReason::QueueFull
+            | DropReason::Expired
+            | DropReason::TooLarge
+            | DropReason::SessionEnded
+            | DropReason::NoMember
+            | DropReason::Lost
+            | DropReason::StoreFull => true,
+            DropReason::NotAuthorized | DropReason::RetainedFull => false,
         }
     }
 }

@@ -4,18 +4,19 @@ use std::sync::Arc;
 
 use crate::{
     codec::{Delivery, PacketId, QoS},
+    limits::Overflow,
     message::Message,
     session::{
-        Attempt, Body, Fetch, Fetched, Fit, Notice, Outgoing, Presence, RecordId, Request, Session, Source,
-        TakeSent,
+        Attempt, Body, Fetch, Fetched, Fit, Outgoing, Presence, RecordId, Request, Session, Source, TakeSent,
     },
     time::Timestamp,
     topic::TopicFilter,
 };
 
 use super::{
-    Cause, DropReason, Event, Op, Outputs, Shard,
-    publish::{NO_NUMBER, for_publisher},
+    Cause, DropReason, Op, Outputs, Shard,
+    overflow::{SHED, given_up, is_over},
+    publish::for_publisher,
     replay::Progress,
     router::{Group, Target},
 };
@@ -48,12 +49,15 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let slot = target.session.slot;
-        if number == Some(NO_NUMBER) && target.qos > QoS::AtMostOnce {
-            return;
-        }
         let is_there =
             self.sessions.get(slot as usize).is_some_and(|session| session.handle.is(&target.session));
         let qos = message.qos().min(target.qos);
+        if qos == QoS::AtMostOnce {
+            self.counters().deliveries_accepted.add(1);
+        } else if let Some(reason) = number.and_then(given_up) {
+            self.drop_unnumbered(target, message.topic(), reason, is_there.then_some(slot), out);
+            return;
+        }
         if !is_there {
             if let Some(number) = number.filter(|_| qos > QoS::AtMostOnce) {
                 self.settle(&target.session, message.size_bytes());
@@ -89,7 +93,11 @@ impl Shard {
         });
         match member {
             Some(member) => self.pass_on(now, message, member, out),
-            None => self.counters().drop(DropReason::SessionEnded, 1),
+            None => {
+                let filter = target.share.as_deref().unwrap_or_default();
+                let client_id = &target.session.client_id;
+                self.count_drop_of(client_id, filter, message.topic(), DropReason::SessionEnded);
+            }
         }
     }
 
@@ -104,6 +112,7 @@ impl Shard {
     ) {
         self.queue(slot, number, outgoing);
         self.pump(now, slot, out);
+        self.shed(slot, out);
     }
 
     /// Queues a QoS 1 or 2 message under its number.
@@ -117,9 +126,8 @@ impl Shard {
             None => session.outbound.enqueue(number, outgoing),
         }
         let limits = &self.shared.limits;
-        let is_over = session.handle.queued_messages() > limits.session_queue_messages_max
-            || session.handle.queued_bytes() > limits.session_queue_bytes_max;
-        if let Some(id) = session.link().filter(|_| is_over && !session.handle.is_durable()) {
+        let closes = limits.session_queue_overflow == Overflow::Reject && !session.handle.is_durable();
+        if let Some(id) = session.link().filter(|_| closes && is_over(&session.handle, limits)) {
             self.doomed.push((id, Cause::TooSlow));
         }
     }
@@ -129,21 +137,22 @@ impl Shard {
         let outbox_bytes_max = self.shared.limits.outbox_bytes_max;
         let session = &mut self.sessions[slot as usize];
         let Some(id) = session.link() else {
-            self.counters().drop(DropReason::Offline, 1);
+            let topic = outgoing.message.topic();
+            self.count_drop(slot, topic, outgoing.share.as_deref(), DropReason::Offline);
             return;
         };
         if !session.transient.is_empty() {
             if session.transient.live_bytes() + outgoing.message.size_bytes() <= outbox_bytes_max {
                 session.transient.push(Source::Live, outgoing);
             } else {
-                self.report_drop(slot, &outgoing.message, DropReason::OutboxFull, out);
+                self.report_drop(slot, &outgoing, DropReason::OutboxFull, out);
             }
             return;
         }
         let link = &mut self.links[id.slot as usize];
         if link.outbox.len() >= outbox_bytes_max {
             session.handle.set_presence(Presence::Busy);
-            self.report_drop(slot, &outgoing.message, DropReason::OutboxFull, out);
+            self.report_drop(slot, &outgoing, DropReason::OutboxFull, out);
             return;
         }
         let fit = link.write_publish(&outgoing, Delivery::AtMostOnce, Attempt::First, now);
@@ -167,7 +176,7 @@ impl Shard {
             if let Some(outgoing) = session.transient.pop() {
                 // [MQTT-3.3.2-5]
                 if outgoing.message.is_expired(now) {
-                    self.report_drop(slot, &outgoing.message, DropReason::Expired, out);
+                    self.report_drop(slot, &outgoing, DropReason::Expired, out);
                     continue;
                 }
                 let link = &mut self.links[id.slot as usize];
@@ -211,9 +220,12 @@ impl Shard {
         if session.handle.id != fetched.session {
             return;
         }
+        if fetched.ticket == SHED {
+            return self.drop_shed(slot, fetched, out);
+        }
         for (number, body) in session.outbound.fetched(fetched) {
             self.settle_number(slot, number, &body);
-            self.counters().drop(DropReason::Lost, 1);
+            self.report_body(slot, &body, DropReason::Lost, out);
         }
         self.pump(now, slot, out);
     }
@@ -257,27 +269,14 @@ impl Shard {
         }
     }
 
-    fn count_sent(&self, slot: u32, outgoing: &Outgoing, fit: Fit, out: &mut Outputs) {
+    /// A QoS 0 message was written, or not.
+    fn count_sent(&mut self, slot: u32, outgoing: &Outgoing, fit: Fit, out: &mut Outputs) {
         match fit {
-            Fit::Written => self.counters().sent(outgoing.qos, outgoing.message.payload().len()),
-            Fit::TooLarge => self.report_drop(slot, &outgoing.message, DropReason::TooLarge, out),
-        }
-    }
-
-    fn report_body(&self, slot: u32, body: &Body, reason: DropReason, out: &mut Outputs) {
-        match body {
-            Body::Here(outgoing) => self.report_drop(slot, &outgoing.message, reason, out),
-            Body::Stored(_) => self.counters().drop(reason, 1),
-        }
-    }
-
-    /// Counts a delivery that is given up, and tells of the first of its kind on a connection.
-    fn report_drop(&self, slot: u32, message: &Message, reason: DropReason, out: &mut Outputs) {
-        self.counters().drop(reason, 1);
-        let session = &self.sessions[slot as usize];
-        if session.is_news(Notice::Drop(reason as usize)) {
-            let (client_id, topic) = (session.client_id().clone(), message.topic().clone());
-            out.events.push(Event::Dropped { client_id, topic, reason });
+            Fit::Written => {
+                self.counters().sent(outgoing.qos, outgoing.message.payload().len());
+                self.counters().deliveries_completed.add(1);
+            }
+            Fit::TooLarge => self.report_drop(slot, outgoing, DropReason::TooLarge, out),
         }
     }
 

@@ -9,8 +9,10 @@ mod acknowledge;
 mod connect;
 mod counters;
 mod deliver;
+mod drops;
 mod io;
 mod journal;
+mod overflow;
 mod publish;
 mod replay;
 mod restore;
@@ -20,7 +22,7 @@ mod subscribe;
 pub mod sys;
 mod timers;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -28,6 +30,7 @@ use slab::Slab;
 
 pub use connect::{Refusal, admit};
 pub use counters::{Counter, Counters, DropReason};
+pub use drops::{Dropped, Drops, EVENT_TOPIC};
 pub use io::{Admission, Cause, Event, Forward, Misbehaviour, Outputs};
 pub use journal::{Batch, Entry, Op, Sequence, Target as JournalTarget, Urgency};
 pub use router::{Group, Own, Route, Router, Target};
@@ -44,6 +47,7 @@ use crate::{
 
 use acknowledge::AckDue;
 use journal::Journal;
+use overflow::Withholding;
 use publish::Deferred;
 use router::RouteCache;
 use timers::{Timer, Timers};
@@ -62,6 +66,9 @@ pub struct Shard {
     timers: Timers,
     /// The commit after which the last QoS 2 message of any client is delivered.
     deferred_until: u64,
+    /// Acknowledgements that wait for room in a queue, by their link. Beside the links, for there are few.
+    withheld: BTreeMap<LinkId, Withholding>,
+    drops: Drops,
     /// Links that are closed at the end of this turn: their queue overflowed, or they cannot be answered.
     doomed: Vec<(LinkId, Cause)>,
     /// Memory that is used again from message to message.
@@ -99,6 +106,8 @@ impl Shard {
             journal: Journal::new(),
             timers,
             deferred_until: 0,
+            withheld: BTreeMap::new(),
+            drops: Drops::new(shared.seed),
             doomed: Vec::new(),
             numbers: Vec::new(),
             shared,
@@ -248,6 +257,8 @@ impl Shard {
                         self.pump(now, slot, out);
                     }
                 }
+                Timer::Withheld(id) => self.on_withheld_timer(now, id, out),
+                Timer::Drops => self.tell_drops(now, out),
                 Timer::Sweep => {
                     self.shared.retained.sweep(now);
                     self.timers.set(Timestamp::from_millis(now.as_millis() + SWEEP_MILLIS), Timer::Sweep);
@@ -313,6 +324,11 @@ impl Shard {
         self.links.iter().filter(|(_, link)| link.timer.is_some()).count()
     }
 
+    /// Links with acknowledgements that wait for room in a queue: each has a timer.
+    pub fn withholding_links(&self) -> usize {
+        self.withheld.len()
+    }
+
     /// Timers that run: of links, of sessions and the broker's own.
     pub fn timers(&self) -> usize {
         self.timers.len()
@@ -330,7 +346,7 @@ impl Shard {
         self.link(id).is_none_or(|link| {
             let answers_max = limits.outbox_bytes_max;
             let is_stuffed = link.outbox.answers() >= answers_max && link.outbox.len() >= answers_max;
-            link.gated <= u32::from(limits.receive_maximum) && !is_stuffed
+            link.gated <= u32::from(limits.receive_maximum) && !is_stuffed && !self.is_held_off(id)
         })
     }
 
@@ -386,6 +402,7 @@ impl Shard {
         while let Some((id, cause)) = self.doomed.pop() {
             self.close(now, id, cause, out);
         }
+        self.time_drops(now);
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     codec::{Delivery, PacketId, PayloadFormat, Publish, QoS, ReasonCode},
     limits::Durability,
     message::{Header, Message},
-    session::{AliasError, Arrival, LinkId, Notice, Presence, RecordId},
+    session::{AliasError, Arrival, LinkId, Notice, RecordId, SessionHandle},
     time::Timestamp,
 };
 
@@ -15,7 +15,8 @@ use super::{
     Cause, DropReason, Event, Forward, Gate, Op, Outputs, Retaining, Shard,
     acknowledge::{AckDue, AckKind},
     journal, misbehaved,
-    router::{Own, Route, Target, has_room},
+    overflow::{NO_DISK, NO_ROOM, Verdict},
+    router::{Own, Route, Target},
 };
 
 /// Sessions of one shard that get a message, with the number reserved for each.
@@ -36,14 +37,14 @@ pub(super) struct Deferred {
 }
 
 /// Why a PUBLISH is not accepted.
-struct Fault {
-    code: ReasonCode,
-    why: &'static str,
+pub(super) struct Fault {
+    pub(super) code: ReasonCode,
+    pub(super) why: &'static str,
 }
 
 /// Who publishes.
 #[derive(Clone, Copy)]
-enum Origin {
+pub(super) enum Origin {
     /// A client, which can be refused: the slot of its session, the identifier that makes a QoS 2 message
     /// of a durable session known again, and what its acknowledgement promises.
     Client { slot: u32, received: Option<PacketId>, durability: Durability },
@@ -59,13 +60,31 @@ struct Accepted {
     is_matched: bool,
     /// The commit that its acknowledgement waits for.
     gate: Option<u64>,
+    /// The sessions whose queues are to have room before that.
+    full: Vec<Arc<SessionHandle>>,
     /// What is delivered behind the acknowledgement, and the commit that this waits for.
     shares: Vec<Share>,
     deferral: Option<u64>,
 }
 
-/// The number of a target that gets nothing.
-pub(super) const NO_NUMBER: u64 = u64::MAX;
+/// Members of shared subscriptions that get a message, by the shard that owns each.
+struct Picks {
+    members: Vec<(u16, Arc<[Target]>)>,
+    /// Shared subscriptions of which no member can have it.
+    missed: u64,
+}
+
+/// What the targets of a message ask for.
+#[derive(Default)]
+struct Booking {
+    /// Those that the store has to know.
+    durable: Vec<journal::Target>,
+    /// The sessions whose queues the publisher has to wait for.
+    full: Vec<Arc<SessionHandle>>,
+}
+
+/// The number of a target that gets nothing, or nothing that has a number.
+const NO_NUMBER: u64 = u64::MAX;
 
 impl Shard {
     pub(super) fn on_publish(
@@ -80,8 +99,14 @@ impl Shard {
         self.check_quota(id, slot, publish)?;
         let (topic, route) = match self.resolve(id, publish)? {
             Ok(resolved) => resolved,
-            Err(fault) => return self.refuse(id, publish, publish.topic.into(), &fault, out),
+            Err(fault) => return self.refuse(now, id, publish, publish.topic.into(), &fault, out),
         };
+        if publish.delivery != Delivery::AtMostOnce && self.has_withheld_enough(id) {
+            // Before MQTT 5 nothing but this stops a client that is read for its own acknowledgements.
+            let why = "more PUBLISH than may wait for room in a queue";
+            let fault = Fault { code: ReasonCode::QuotaExceeded, why };
+            return self.refuse(now, id, publish, topic, &fault, out);
+        }
         if let Delivery::ExactlyOnce(packet_id) = publish.delivery
             && self.sessions[slot as usize].inbound.is_unreleased(packet_id)
         {
@@ -90,11 +115,12 @@ impl Shard {
             session.inbound.receive(packet_id);
             let handle = session.handle.clone();
             let gate = self.pending_of(id, &handle);
-            self.acknowledge(id, AckDue::new(AckKind::PubRec, packet_id), gate, out);
+            let due = AckDue::new(AckKind::PubRec, packet_id);
+            self.answer_publish(now, id, due, gate, Vec::new(), out);
             return Ok(());
         }
         if let Err(fault) = self.check_publish(id, publish, &topic) {
-            return self.refuse(id, publish, topic, &fault, out);
+            return self.refuse(now, id, publish, topic, &fault, out);
         }
         let session = &self.sessions[slot as usize];
         let publisher = session.client_id().clone();
@@ -104,12 +130,12 @@ impl Shard {
         let message = Arc::new(Message::from_publish(publish, topic.clone(), publisher, now));
         let durability = self.durability_of(id);
         match self.accept(now, &message, route, Origin::Client { slot, received, durability }, out) {
-            Ok(accepted) => {
-                self.acknowledge_publish(id, slot, publish.delivery, &accepted, out);
+            Ok(mut accepted) => {
+                self.acknowledge_publish(now, id, slot, publish.delivery, &mut accepted, out);
                 self.deliver_behind_ack(now, slot, &message, accepted, out);
                 Ok(())
             }
-            Err(fault) => self.refuse(id, publish, topic, &fault, out),
+            Err(fault) => self.refuse(now, id, publish, topic, &fault, out),
         }
     }
 
@@ -132,7 +158,7 @@ impl Shard {
         }
         let Some(packet_id) = publish.delivery.packet_id() else { return Ok(()) };
         let inbound = &self.sessions[slot as usize].inbound;
-        let used = inbound.counted() + link.unacknowledged as usize;
+        let used = (inbound.counted() + link.unacknowledged as usize).max(self.withheld(id));
         let is_new = publish.delivery.qos() == QoS::AtLeastOnce || !inbound.is_unreleased(packet_id);
         if link.settings.version.is_v5() && is_new && used >= usize::from(self.shared.limits.receive_maximum)
         {
@@ -199,6 +225,7 @@ impl Shard {
     /// Answers a PUBLISH that is not accepted, as its version and QoS allow.
     fn refuse(
         &mut self,
+        now: Timestamp,
         id: LinkId,
         publish: &Publish<'_>,
         topic: Arc<str>,
@@ -212,7 +239,7 @@ impl Shard {
         if let Some(slot) = link.session {
             let session = &self.sessions[slot as usize];
             if session.is_news(Notice::PublishRefused(code)) {
-                let client_id = session.client_id().clone();
+                let (client_id, topic) = (session.client_id().clone(), topic.clone());
                 out.events.push(Event::PublishRefused { client_id, topic, code, why });
             }
         }
@@ -223,37 +250,34 @@ impl Shard {
         if is_fatal {
             return Err(misbehaved(code, why));
         }
-        let due = |kind, packet_id| AckDue { kind, packet_id, reason: code, why };
-        match (publish.delivery, is_v5) {
-            (Delivery::AtMostOnce, _) => {}
-            (Delivery::AtLeastOnce(packet_id), true) => {
-                self.acknowledge(id, due(AckKind::PubAck, packet_id), None, out);
-            }
-            // [MQTT-4.3.3-9] the identifier is free again.
-            (Delivery::ExactlyOnce(packet_id), true) => {
-                self.acknowledge(id, due(AckKind::PubRec, packet_id), None, out);
-            }
+        // [MQTT-4.3.3-9] the identifier of a QoS 2 message that is refused is free again.
+        let (kind, packet_id) = match publish.delivery {
+            Delivery::AtMostOnce => return Ok(()),
+            Delivery::AtLeastOnce(packet_id) => (AckKind::PubAck, packet_id),
+            Delivery::ExactlyOnce(packet_id) => (AckKind::PubRec, packet_id),
+        };
+        let due = if is_v5 {
+            AckDue { kind, packet_id, reason: code, why }
+        } else if code == ReasonCode::NotAuthorized {
             // [MQTT-3.1.1/3.3.5-2] an unauthorised message is acknowledged like any other, and dropped.
-            (Delivery::AtLeastOnce(packet_id), false) if code == ReasonCode::NotAuthorized => {
-                self.counters().drop(DropReason::NotAuthorized, 1);
-                self.acknowledge(id, AckDue::new(AckKind::PubAck, packet_id), None, out);
-            }
-            (Delivery::ExactlyOnce(packet_id), false) if code == ReasonCode::NotAuthorized => {
-                self.counters().drop(DropReason::NotAuthorized, 1);
-                self.acknowledge(id, AckDue::new(AckKind::PubRec, packet_id), None, out);
-            }
+            let publisher = link.session.map(|slot| self.sessions[slot as usize].client_id().clone());
+            self.count_drop_of(&publisher.unwrap_or_default(), "", &topic, DropReason::NotAuthorized);
+            AckDue::new(kind, packet_id)
+        } else {
             // Not acknowledged, so that the client keeps it and sends it again.
-            (Delivery::AtLeastOnce(_) | Delivery::ExactlyOnce(_), false) => {}
-        }
+            return Ok(());
+        };
+        self.answer_publish(now, id, due, None, Vec::new(), out);
         Ok(())
     }
 
     fn acknowledge_publish(
         &mut self,
+        now: Timestamp,
         id: LinkId,
         slot: u32,
         delivery: Delivery,
-        accepted: &Accepted,
+        accepted: &mut Accepted,
         out: &mut Outputs,
     ) {
         let (kind, packet_id, reason) = match delivery {
@@ -271,7 +295,8 @@ impl Shard {
                 (AckKind::PubRec, packet_id, ReasonCode::Success)
             }
         };
-        self.acknowledge(id, AckDue { reason, ..AckDue::new(kind, packet_id) }, accepted.gate, out);
+        let due = AckDue { reason, ..AckDue::new(kind, packet_id) };
+        self.answer_publish(now, id, due, accepted.gate, std::mem::take(&mut accepted.full), out);
     }
 
     /// Takes a message over: retains it, chooses who gets it, writes it to the journal where that is due,
@@ -285,7 +310,7 @@ impl Shard {
         out: &mut Outputs,
     ) -> Result<Accepted, Fault> {
         let mut picks = self.pick(message, &route);
-        let targets = route.shards.iter().chain(&picks).flat_map(|(_, targets)| targets.iter());
+        let targets = route.shards.iter().chain(&picks.members).flat_map(|(_, targets)| targets.iter());
         self.check_room(message, targets, origin)?;
         let (retaining, retained) = self.retain(message, origin)?;
         if message.retain() {
@@ -298,8 +323,9 @@ impl Shard {
                 route = fresh;
             }
         }
-        let shares = || route.shards.iter().chain(&picks);
-        let is_matched = !route.shards.is_empty() || !picks.is_empty();
+        let shares = || route.shards.iter().chain(&picks.members);
+        let is_matched = !route.shards.is_empty() || !picks.members.is_empty();
+        self.count_missed(message, picks.missed);
         if message.qos() == QoS::AtMostOnce {
             for (shard, targets) in shares() {
                 self.dispatch(
@@ -316,12 +342,19 @@ impl Shard {
                 let op = Op::Append { message, retain: true, targets: Vec::new(), received: None };
                 self.journal.lazy(record, op);
             }
-            return Ok(Accepted { is_matched, gate: None, shares: Vec::new(), deferral: None });
+            return Ok(Accepted {
+                is_matched,
+                gate: None,
+                full: Vec::new(),
+                shares: Vec::new(),
+                deferral: None,
+            });
         }
-        let mut durable = Vec::new();
+        let mut booking = Booking::default();
         let mut shares: Vec<Share> = shares()
-            .map(|(shard, targets)| self.reserve(message, *shard, targets, origin, &mut durable))
+            .map(|(shard, targets)| self.reserve(message, *shard, targets, origin, &mut booking))
             .collect();
+        let Booking { durable, full } = booking;
         let has_durable = !durable.is_empty();
         let record = retained.unwrap_or_else(|| self.shared.sequence.next());
         let gate = self.journal_message(message, record, durable, retaining, origin);
@@ -330,10 +363,10 @@ impl Shard {
         }
         let deferral = self.deferral(message, gate, origin);
         if message.qos() == QoS::ExactlyOnce && matches!(origin, Origin::Client { .. }) {
-            return Ok(Accepted { is_matched, gate, shares, deferral });
+            return Ok(Accepted { is_matched, gate, full, shares, deferral });
         }
         self.dispatch_at(now, message, shares, deferral, out);
-        Ok(Accepted { is_matched, gate, shares: Vec::new(), deferral: None })
+        Ok(Accepted { is_matched, gate, full, shares: Vec::new(), deferral: None })
     }
 
     /// Delivers a QoS 2 message of a client: PUBREC leaves before what it sets off.
@@ -387,42 +420,6 @@ impl Shard {
         gate.max(earlier.filter(|commit| *commit > self.journal.committed()))
     }
 
-    /// Whether every durable queue that the message goes to can take it: what is acknowledged is not
-    /// dropped afterwards.
-    fn check_room<'a>(
-        &self,
-        message: &Message,
-        targets: impl Iterator<Item = &'a Target>,
-        origin: Origin,
-    ) -> Result<(), Fault> {
-        if message.qos() == QoS::AtMostOnce || !matches!(origin, Origin::Client { .. }) {
-            return Ok(());
-        }
-        let queues_bytes_max = self.shared.limits.queues_bytes_max;
-        let is_crowded = self.shared.queued_bytes().saturating_add(message.size_bytes()) > queues_bytes_max;
-        for target in targets.filter_map(|target| for_publisher(target, message)) {
-            if self.is_full(target, message) {
-                let why = "the queue of a subscriber is full";
-                return Err(Fault { code: ReasonCode::QuotaExceeded, why });
-            }
-            // Who can take it at once is not held up by those who cannot.
-            let would_wait = target.qos > QoS::AtMostOnce && target.session.presence() != Presence::Ready;
-            if is_crowded && would_wait {
-                let why = "the queues of all subscribers together are full";
-                return Err(Fault { code: ReasonCode::QuotaExceeded, why });
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a message needs a place in a durable queue that has none. Queues of other sessions may be
-    /// overfilled: their connections are closed then.
-    fn is_full(&self, target: &Target, message: &Message) -> bool {
-        target.qos > QoS::AtMostOnce
-            && target.session.is_durable()
-            && !has_room(&target.session, message, &self.shared.limits)
-    }
-
     /// Retains a message that asks for it, if there is room.
     fn retain(
         &mut self,
@@ -445,7 +442,8 @@ impl Shard {
             Origin::Client { .. } | Origin::Own | Origin::Member => {
                 // [MQTT-3.3.1-5] the one before is superseded all the same.
                 self.forget_retained(message);
-                self.counters().drop(DropReason::RetainedFull, 1);
+                let publisher = message.publisher().cloned().unwrap_or_default();
+                self.count_drop_of(&publisher, "", message.topic(), DropReason::RetainedFull);
                 Ok((Retaining::Full, None))
             }
         }
@@ -465,26 +463,39 @@ impl Shard {
     }
 
     /// One member of each shared subscription, by the shard that owns it.
-    fn pick(&self, message: &Message, route: &Route) -> Vec<(u16, Arc<[Target]>)> {
+    fn pick(&self, message: &Message, route: &Route) -> Picks {
         let mut picks: BTreeMap<u16, Vec<Target>> = BTreeMap::new();
+        let mut missed = 0;
         for group in &route.groups {
             match group.pick(message, None, &self.shared.limits) {
                 Some(member) => picks.entry(member.session.shard).or_default().push(member),
-                None => self.counters().drop(DropReason::NoMember, 1),
+                None => missed += 1,
             }
         }
-        picks.into_iter().map(|(shard, members)| (shard, members.into())).collect()
+        let members = picks.into_iter().map(|(shard, members)| (shard, members.into())).collect();
+        Picks { members, missed }
     }
 
-    /// Reserves a number for each target whose delivery is of QoS 1 or 2, and notes the durable ones.
+    /// Counts the shared subscriptions whose copy of a message nobody can have.
+    fn count_missed(&mut self, message: &Message, missed: u64) {
+        self.counters().deliveries_accepted.add(missed);
+        for _ in 0..missed {
+            self.count_drop_of(&Arc::default(), "", message.topic(), DropReason::NoMember);
+        }
+    }
+
+    /// Reserves a number for each target whose delivery is of QoS 1 or 2, unless it is dropped for want of
+    /// room. Where the publisher would have to be refused it was, in `check_room`: if a queue has become full
+    /// since, by another shard, it takes this message too rather than drop what is acknowledged.
     fn reserve(
         &mut self,
         message: &Message,
         shard: u16,
         targets: &Arc<[Target]>,
         origin: Origin,
-        durable: &mut Vec<journal::Target>,
+        booking: &mut Booking,
     ) -> Share {
+        let is_crowded = !matches!(origin, Origin::Member) && self.is_crowded(message);
         let mut numbers = if shard == self.index { std::mem::take(&mut self.numbers) } else { Vec::new() };
         numbers.clear();
         for target in targets.iter() {
@@ -493,17 +504,27 @@ impl Shard {
                 numbers.push(NO_NUMBER);
                 continue;
             };
-            if matches!(origin, Origin::Own) && self.is_full(target, message) {
-                self.counters().drop(DropReason::QueueFull, 1);
-                numbers.push(NO_NUMBER);
-                continue;
+            self.counters().deliveries_accepted.add(1);
+            match (self.verdict(target, message, is_crowded), origin) {
+                (_, Origin::Own) if target.session.is_durable() && self.shared.is_store_full() => {
+                    numbers.push(NO_DISK);
+                    continue;
+                }
+                (Verdict::Drop, Origin::Client { .. })
+                | (Verdict::Drop | Verdict::Withhold | Verdict::Refuse(_), Origin::Own) => {
+                    numbers.push(NO_ROOM);
+                    continue;
+                }
+                (Verdict::Withhold, Origin::Client { .. }) => booking.full.push(target.session.clone()),
+                (Verdict::Take | Verdict::Refuse(_), Origin::Client { .. } | Origin::Own)
+                | (_, Origin::Member) => {}
             }
             let number = target.session.reserve(message.size_bytes());
             self.counters().queued_bytes.add(message.size_bytes() as u64);
             self.counters().queued_messages.add(1);
             numbers.push(number);
             if target.session.is_durable() {
-                durable.push(journal::Target {
+                booking.durable.push(journal::Target {
                     session: target.session.clone(),
                     number,
                     qos: message.qos().min(target.qos),
@@ -580,8 +601,10 @@ impl Shard {
     ) {
         let shard = member.session.shard;
         let targets: Arc<[Target]> = Arc::from([member]);
-        let mut durable = Vec::new();
-        let mut share = self.reserve(message, shard, &targets, Origin::Member, &mut durable);
+        let mut booking = Booking::default();
+        let mut share = self.reserve(message, shard, &targets, Origin::Member, &mut booking);
+        let durable = booking.durable;
+        self.counters().deliveries_handed_over.add(1);
         if durable.is_empty() {
             self.dispatch(now, message, share, out);
             return;

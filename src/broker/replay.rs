@@ -55,6 +55,7 @@ impl Shard {
             Some(next) => replay.from = next,
             None => drop(session.replays.pop_front()),
         }
+        self.counters().deliveries_accepted.add(found.len() as u64);
         for (message, qos, number) in found {
             let subscription_ids = id.map(|id| [id].into());
             let outgoing =

@@ -78,6 +78,16 @@ impl Shared {
     pub fn queued_bytes(&self) -> usize {
         self.sum(|counters| counters.queued_bytes.value()) as usize
     }
+
+    /// Messages in the queues of all sessions.
+    pub fn queued_messages(&self) -> usize {
+        self.sum(|counters| counters.queued_messages.value()) as usize
+    }
+
+    /// Whether the disk of the store has no room for more.
+    pub fn is_store_full(&self) -> bool {
+        self.store_full.load(Ordering::Relaxed)
+    }
 }
 
 /// The last retained message of each topic. `[MQTT-3.3.1-5]`

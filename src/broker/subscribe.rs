@@ -11,7 +11,7 @@ use crate::{
     topic::{TopicError, TopicFilter},
 };
 
-use super::{Cause, Event, Gate, Op, Outputs, Shard, misbehaved};
+use super::{Cause, Event, Gate, Op, Outputs, Shard, misbehaved, overflow::STORE_FULL};
 
 impl Shard {
     pub(super) fn on_subscribe(
@@ -45,7 +45,8 @@ impl Shard {
         }
         self.hold(id, gate);
         // [MQTT-3.8.4-1] [MQTT-3.8.4-2]
-        let properties = AckProperties { reason_string: refusal(&codes), ..AckProperties::default() };
+        let reason_string = refusal(&codes, self.shared.is_store_full());
+        let properties = AckProperties { reason_string, ..AckProperties::default() };
         self.write(
             id,
             &Packet::SubAck(SubAck { packet_id: subscribe.packet_id, properties, codes: &codes }),
@@ -92,6 +93,11 @@ impl Shard {
             return Err(ReasonCode::NotAuthorized);
         }
         let is_known = session.subscriptions.contains_key(&filter);
+        let is_same = session.subscriptions.get(&filter) == Some(&subscription);
+        if session.handle.is_durable() && !is_same && self.shared.is_store_full() {
+            self.counters().store_refusals.add(1);
+            return Err(ReasonCode::QuotaExceeded);
+        }
         if !is_known && session.subscriptions.len() >= self.shared.limits.session_subscriptions_max {
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -216,10 +222,11 @@ impl Shard {
 }
 
 /// The reason of the first filter that is refused, in words.
-fn refusal(codes: &[u8]) -> Option<&'static str> {
+fn refusal(codes: &[u8], is_store_full: bool) -> Option<&'static str> {
     codes.iter().find(|code| **code >= 0x80).and_then(|code| ReasonCode::from_u8(*code)).map(
         |code| match code {
             ReasonCode::NotAuthorized => "not authorized to subscribe",
+            ReasonCode::QuotaExceeded if is_store_full => STORE_FULL,
             ReasonCode::QuotaExceeded => "the session has as many subscriptions as it may",
             ReasonCode::TopicFilterInvalid => "a filter exceeds a limit",
             other => other.name(),

@@ -33,6 +33,11 @@ pub fn messages(shared: &Shared, uptime_secs: u64) -> Vec<Message> {
         ("publish/bytes/sent", sum(|counters| counters.publish_bytes_sent.value())),
         ("bytes/received", sum(|counters| counters.bytes_received.value())),
         ("bytes/sent", sum(|counters| counters.bytes_sent.value())),
+        ("deliveries/accepted", deliveries_accepted(shared).to_string()),
+        ("deliveries/completed", sum(|counters| counters.deliveries_completed.value())),
+        ("publish/messages/withheld", sum(|counters| counters.acks_withheld.value())),
+        ("store/state", if shared.is_store_full() { "full" } else { "ready" }.to_owned()),
+        ("store/refusals", sum(|counters| counters.store_refusals.value())),
         ("store/messages/count", sum(|counters| counters.queued_messages.value())),
         ("store/messages/bytes", sum(|counters| counters.queued_bytes.value())),
         ("retained messages/count", retained.to_string()),
@@ -50,6 +55,12 @@ pub fn messages(shared: &Shared, uptime_secs: u64) -> Vec<Message> {
     }
     values.push(message("publish/messages/dropped", &dropped.to_string()));
     values
+}
+
+/// Deliveries that the broker took on. One that went from one member of a shared subscription to another is one.
+fn deliveries_accepted(shared: &Shared) -> u64 {
+    let handed_over = shared.sum(|counters| counters.deliveries_handed_over.value());
+    shared.sum(|counters| counters.deliveries_accepted.value()).wrapping_sub(handed_over)
 }
 
 fn total(counters: &[super::Counter; 3]) -> u64 {

@@ -13,6 +13,10 @@ pub(crate) enum Timer {
     Session(u32),
     /// Retained messages that the session in this slot is still to get.
     Replay(u32),
+    /// Acknowledgements of a connection that wait for room in a queue.
+    Withheld(LinkId),
+    /// Drops that are to be told.
+    Drops,
     /// Retained messages that expired.
     Sweep,
 }

@@ -13,7 +13,7 @@ mod raw;
 mod strict;
 mod unit;
 
-pub use crate::limits::{Durability, Limits};
+pub use crate::limits::{Durability, Limits, Overflow};
 pub use error::{ConfigErrors, Problem};
 pub use load::{DEFAULT_FILE, Loaded, Overrides, Sources, Surroundings};
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, Config, Durability, Limits, Log, LogFormat, Persistence, Transport,
+    Address, Config, Durability, Limits, Log, LogFormat, Overflow, Persistence, Transport,
     unit::{Integer, Size},
 };
 
@@ -106,10 +106,22 @@ pub(super) struct RawLimits {
     pub(super) packet_filters_max: Integer,
     pub(super) session_queue_messages_max: Integer,
     pub(super) session_queue_bytes_max: Size,
+    pub(super) session_queue_overflow: RawOverflow,
+    pub(super) queues_messages_max: Integer,
     pub(super) queues_bytes_max: Size,
+    pub(super) queues_overflow: RawOverflow,
     pub(super) outbox_bytes_max: Size,
     pub(super) retained_messages_max: Integer,
     pub(super) retained_bytes_max: Size,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum RawOverflow {
+    Reject,
+    DropOldest,
+    DropNewest,
+    Backpressure,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -262,6 +274,28 @@ impl From<Durability> for RawDurability {
     }
 }
 
+impl From<Overflow> for RawOverflow {
+    fn from(overflow: Overflow) -> Self {
+        match overflow {
+            Overflow::Reject => Self::Reject,
+            Overflow::DropOldest => Self::DropOldest,
+            Overflow::DropNewest => Self::DropNewest,
+            Overflow::Backpressure => Self::Backpressure,
+        }
+    }
+}
+
+impl From<RawOverflow> for Overflow {
+    fn from(overflow: RawOverflow) -> Self {
+        match overflow {
+            RawOverflow::Reject => Self::Reject,
+            RawOverflow::DropOldest => Self::DropOldest,
+            RawOverflow::DropNewest => Self::DropNewest,
+            RawOverflow::Backpressure => Self::Backpressure,
+        }
+    }
+}
+
 fn interval_ms(durability: Durability) -> Option<Integer> {
     match durability {
         Durability::Interval(window) => Some(integer(window.as_millis())),
@@ -333,7 +367,10 @@ impl From<&Limits> for RawLimits {
             packet_filters_max: integer(limits.packet_filters_max),
             session_queue_messages_max: integer(limits.session_queue_messages_max),
             session_queue_bytes_max: size(limits.session_queue_bytes_max),
+            session_queue_overflow: limits.session_queue_overflow.into(),
+            queues_messages_max: integer(limits.queues_messages_max),
             queues_bytes_max: size(limits.queues_bytes_max),
+            queues_overflow: limits.queues_overflow.into(),
             outbox_bytes_max: size(limits.outbox_bytes_max),
             retained_messages_max: integer(limits.retained_messages_max),
             retained_bytes_max: size(limits.retained_bytes_max),

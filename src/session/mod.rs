@@ -22,7 +22,7 @@ use std::{
 pub use handle::{Presence, SessionHandle};
 pub use inbound::{Arrival, Inbound};
 pub use link::{AliasError, Fit, Link, LinkId, LinkSettings};
-pub use outbound::{AckError, Attempt, Body, Outbound, Outgoing, Request, TakeSent};
+pub use outbound::{AckError, Attempt, Body, Outbound, Outgoing, Request, Shed, TakeSent};
 pub use outbox::Outbox;
 pub use stored::{Fetch, Fetched, RecordId, StoredMessage, StoredPresence, StoredSession, StoredWill};
 pub use transient::{Source, Transient};

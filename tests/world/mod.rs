@@ -25,8 +25,8 @@ use std::{
 use dunlin::{
     acl::Principal,
     broker::{
-        Admission, Batch, Cause, DropReason, Event, Forward, Outputs, Refusal, Sequence, Shard, Shared,
-        Urgency, admit,
+        Admission, Batch, Cause, DropReason, Dropped, Event, Forward, Outputs, Refusal, Sequence, Shard,
+        Shared, Urgency, admit,
     },
     codec::{self, Connect, DecodeError, Decoded, Packet, Version},
     limits::Limits,
@@ -286,6 +286,11 @@ impl World {
         self.0.borrow().shared.sum(|counters| counters.drops[reason as usize].value())
     }
 
+    /// The account of drops of all shards.
+    pub(crate) fn drop_account(&self) -> Vec<Dropped> {
+        self.0.borrow().nodes.iter().flat_map(|node| node.shard.drops().iter().cloned()).collect()
+    }
+
     /// The state that the shards share.
     pub(crate) fn shared(&self) -> Arc<Shared> {
         self.0.borrow().shared.clone()
@@ -338,9 +343,50 @@ impl World {
         let timers: usize = shards.iter().map(|shard| shard.timers()).sum();
         let link_timers = shards.iter().map(|shard| shard.keep_alive_timers()).sum::<usize>();
         let session_timers = sessions().filter(|session| session.timer.is_some()).count();
-        assert_eq!(timers, link_timers + session_timers + 1, "timers: links, sessions and the sweep");
+        let withheld_timers = shards.iter().map(|shard| shard.withholding_links()).sum::<usize>();
+        let event_timers = shards.iter().filter(|shard| shard.drops().is_timed()).count();
+        let expected = link_timers + session_timers + withheld_timers + event_timers + 1;
+        assert_eq!(timers, expected, "timers: links, sessions, what is withheld, drops and the sweep");
+        inner.assert_nothing_lost(&shards);
         let subscriptions: usize = sessions().map(|session| session.subscriptions.len()).sum();
         assert_eq!(inner.shared.router.subscriptions(), subscriptions, "subscriptions");
+    }
+}
+
+/// Whatever a test did, nothing may have been lost on the way. It holds with commits and forwards under way too.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_nothing_lost(&self.nodes.iter().map(|node| &node.shard).collect::<Vec<_>>());
+        }
+    }
+}
+
+impl Inner {
+    /// Every delivery that was accepted is one of: acknowledged by its client (or written, at QoS 0), queued,
+    /// or dropped with a reason, of which expiry is one. And every drop is in the account of drops.
+    fn assert_nothing_lost(&self, shards: &[&Shard]) {
+        let sum = |counter: fn(&dunlin::broker::Counters) -> u64| self.shared.sum(counter);
+        let accepted = sum(|counters| counters.deliveries_accepted.value());
+        let handed_over = sum(|counters| counters.deliveries_handed_over.value());
+        let completed = sum(|counters| counters.deliveries_completed.value());
+        let queued = sum(|counters| counters.queued_messages.value());
+        let transient = shards.iter().flat_map(|shard| shard.sessions());
+        let transient = transient.map(|session| session.transient.len() as u64).sum::<u64>();
+        let mut dropped = 0;
+        for reason in DropReason::ALL {
+            let count = self.shared.sum(|counters| counters.drops[reason as usize].value());
+            let entries = shards.iter().flat_map(|shard| shard.drops().iter());
+            let told = entries.filter(|entry| entry.reason == reason).map(|entry| entry.total).sum::<u64>();
+            assert_eq!(told, count, "drops for {}", reason.name());
+            dropped += if reason.ends_delivery() { count } else { 0 };
+        }
+        assert_eq!(
+            accepted,
+            handed_over + completed + queued + transient + dropped,
+            "accepted = {handed_over} handed over + {completed} completed + {queued} and {transient} queued + \
+             {dropped} dropped"
+        );
     }
 }
 

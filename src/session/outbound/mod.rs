@@ -18,7 +18,7 @@ use crate::{
 use super::{RecordId, StoredMessage, parked::Parked};
 
 use parking::Fetching;
-pub use parking::Request;
+pub use parking::{Request, Shed};
 
 /// One message for one client.
 #[derive(Clone, Debug)]
@@ -70,6 +70,9 @@ pub struct Outbound {
     queue_bytes: usize,
     parked: Parked,
     fetching: Option<Fetching>,
+    /// Messages that are to be dropped, and are read from the store before.
+    shedding: VecDeque<StoredMessage>,
+    shedding_bytes: usize,
     /// Counts requests to the store, so that a late answer is known for one.
     ticket: u64,
     window: VecDeque<Sending>,
@@ -353,7 +356,7 @@ impl Outbound {
 
     /// Messages that wait to be sent.
     pub fn queued(&self) -> usize {
-        self.again.len() + self.queue.len() + self.stored_parked()
+        self.again.len() + self.queue.len() + self.stored_parked() + self.shedding.len()
     }
 
     /// Takes out every message that came through a shared subscription (all, or the one with this filter)
@@ -402,14 +405,15 @@ impl Outbound {
 
     /// Takes out everything that the client does not own: the session ends.
     pub fn take_all(&mut self) -> Vec<Body> {
-        let Outbound { again, queue, window, parked, fetching, .. } = std::mem::take(self);
+        let Outbound { again, queue, window, parked, fetching, shedding, .. } = std::mem::take(self);
         let sent = window.into_iter().filter_map(|sending| match sending {
             Sending::AwaitPubAck { body, .. } | Sending::AwaitPubRec { body, .. } => Some(body),
             Sending::Reserved | Sending::AwaitPubComp { .. } | Sending::Settled => None,
         });
         let queued = again.into_iter().map(|again| again.body);
         let queued = queued.chain(queue.into_iter().map(|queued| Body::Here(queued.outgoing)));
-        let stored = fetching.into_iter().flat_map(|fetching| fetching.parked).chain(parked.iter());
+        let stored =
+            fetching.into_iter().flat_map(|fetching| fetching.parked).chain(parked.iter()).chain(shedding);
         sent.chain(queued).chain(stored.map(Body::Stored)).collect()
     }
 

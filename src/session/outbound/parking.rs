@@ -20,6 +20,15 @@ pub(super) struct Fetching {
     pub(super) parked: Vec<StoredMessage>,
 }
 
+/// A message that is to be dropped.
+#[derive(Debug)]
+pub enum Shed {
+    /// It is in memory, and is settled.
+    Here(u64, Outgoing),
+    /// It is in the store. It stays queued until [`Outbound::take_shed`].
+    Stored(StoredMessage),
+}
+
 /// A request to the store.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request {
@@ -142,6 +151,37 @@ impl Outbound {
             self.settle(*number);
         }
         lost
+    }
+
+    /// Takes out the oldest message that was never sent, for want of room. The newest stays.
+    pub fn shed(&mut self) -> Option<Shed> {
+        if self.queue.len() + self.stored_parked() <= 1 {
+            return None;
+        }
+        let loaded = self.queue.front().map(|queued| queued.number);
+        if loaded.is_some_and(|number| self.parked.first().is_none_or(|parked| number < parked)) {
+            let (number, outgoing) = self.pop_queue()?;
+            self.settle(number);
+            return Some(Shed::Here(number, outgoing));
+        }
+        let message = self.parked.pop_front()?;
+        self.shedding.push_back(message);
+        self.shedding_bytes += message.size_bytes as usize;
+        Some(Shed::Stored(message))
+    }
+
+    /// Messages that [`Outbound::shed`] has taken out and that are not read yet, and their bytes.
+    pub fn shedding(&self) -> (usize, usize) {
+        (self.shedding.len(), self.shedding_bytes)
+    }
+
+    /// The store has read a message of [`Outbound::shed`]: it is settled.
+    pub fn take_shed(&mut self, number: u64) -> Option<StoredMessage> {
+        let at = self.shedding.iter().position(|message| message.number == number)?;
+        let message = self.shedding.remove(at)?;
+        self.shedding_bytes -= message.size_bytes as usize;
+        self.settle(number);
+        Some(message)
     }
 
     /// The lowest number of a message that is parked or being fetched: none above may be sent before it.
