@@ -44,7 +44,7 @@ pub struct Counters {
     pub queued_messages: Counter,
     /// Deliveries that the broker took on: a message for one session. Each ends in one of the counters below,
     /// in a drop that [`DropReason::ends_delivery`], or is still queued. Counted by who takes it on and by who
-    /// ends it, so only sums over all shards say anything.
+    /// ends it, so only sums over all shards say anything. What the store had at the start is taken on then.
     pub deliveries_accepted: Counter,
     /// Deliveries that were acknowledged by the client (PUBACK or PUBREC), or of QoS 0 and written.
     pub deliveries_completed: Counter,

@@ -26,6 +26,7 @@ impl Shard {
         let counters = &self.shared.counters[usize::from(self.index)];
         counters.queued_messages.add(messages as u64);
         counters.queued_bytes.add(bytes as u64);
+        counters.deliveries_accepted.add(messages as u64);
         counters.sessions.add(1);
         let (since, was_connected) = match stored.presence {
             StoredPresence::Connected { .. } => (lost_at, true),

@@ -162,8 +162,9 @@ struct Run {
     world: World,
     random: Random,
     mode: Mode,
-    /// Whether the store can give back what was parked there.
-    is_parking: bool,
+    /// Whether the broker may crash. It takes a store that gives back what was parked there, clients that were
+    /// promised that nothing is lost, and counters of drops that go on.
+    crashes: bool,
     rules: Rules,
     publishers: Vec<Publisher>,
     subscribers: Vec<Subscriber>,
@@ -298,6 +299,7 @@ impl Run {
         let (session_max, all_max) = (2 + random.below(6), 3 + random.below(12));
         let is_parking = !random.one_in(4);
         let parking = Parking { messages_max: 1 + random.below(4), bytes_max: 20 + random.below(100) };
+        let crashes = is_parking && !rules.drop() && !random.one_in(3);
         let world = World::with(shards, |shared| {
             shared.parking = is_parking.then_some(parking);
             let limits = &mut shared.limits;
@@ -318,8 +320,10 @@ impl Run {
             };
             let maximum = random.pick(&[1, 3, 100]);
             let interval = Durability::Interval(Duration::from_millis(100));
-            let durability =
-                random.pick(&[Durability::Commit, Durability::Commit, interval, Durability::None]);
+            let durability = match crashes {
+                true => Durability::Commit,
+                false => random.pick(&[Durability::Commit, Durability::Commit, interval, Durability::None]),
+            };
             setup.receive_maximum(maximum).aliases(random.below(3) as u16).durability(durability).manual()
         };
         let subscribers =
@@ -333,7 +337,7 @@ impl Run {
         });
         let publishers = publishers.collect();
         let group_required = BTreeSet::new();
-        Run { world, random, mode, is_parking, rules, publishers, subscribers, group_required }
+        Run { world, random, mode, crashes, rules, publishers, subscribers, group_required }
     }
 
     fn poll(&mut self) {
@@ -542,7 +546,7 @@ impl Run {
             94..=95 => self.world.release_commits(),
             96 => self.world.hold_forwards(),
             97..=98 => self.world.release_forwards(),
-            99 if self.is_parking => self.crash(),
+            99 if self.crashes => self.crash(),
             _ => self.world.advance_secs(30),
         }
         self.poll();

@@ -572,7 +572,9 @@ fn the_account_of_drops_has_a_limit_and_counts_the_rest_together() {
     away(&world, Version::V5, "new", "u");
     world.connect(Setup::durable(Version::V5, "new")).subscribe("u", QoS::AtMostOnce);
     world.connect(Setup::durable(Version::V5, "new")).drop_link();
-    (0..2).for_each(|_| drop(publisher.publish("u", "x", QoS::AtMostOnce)));
+    for _ in 0..2 {
+        publisher.publish("u", "x", QoS::AtMostOnce);
+    }
     assert_eq!(drops_of(&world, "new"), [("u".into(), DropReason::Offline, "u".into(), 2)]);
     assert_eq!(drops_of(&world, "others"), [("others".into(), DropReason::Offline, "t".into(), 105)]);
     // What is too long to be kept takes nobody's place.
