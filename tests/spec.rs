@@ -8,9 +8,11 @@ mod spec {
     mod connect;
     mod coverage;
     mod disconnect;
+    mod drops;
     mod durability;
     mod expiry;
     mod flow_control;
+    mod full_disk;
     mod gating;
     mod keep_alive;
     mod limits;

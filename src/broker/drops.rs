@@ -77,6 +77,8 @@ pub struct Drops {
     hand: usize,
     /// Entries that an event is due for.
     untold: Vec<usize>,
+    /// See [`DROP_KEYS_MAX`].
+    keys_max: usize,
     /// Whether the timer for them runs.
     is_timed: bool,
     hasher: FixedState,
@@ -110,6 +112,10 @@ impl Dropped {
 
 impl Drops {
     pub(crate) fn new(seed: u64) -> Drops {
+        Drops::with_room(DROP_KEYS_MAX, seed)
+    }
+
+    fn with_room(keys_max: usize, seed: u64) -> Drops {
         let hasher = FixedState::with_seed(seed);
         Drops {
             entries: Vec::new(),
@@ -117,6 +123,7 @@ impl Drops {
             recent: HashMap::with_hasher(hasher.clone()),
             hand: 0,
             untold: Vec::new(),
+            keys_max,
             is_timed: false,
             hasher,
         }
@@ -188,7 +195,7 @@ impl Drops {
         }
         let is_short = client_id.len() <= TEXT_BYTES_MAX && filter.len() <= TEXT_BYTES_MAX;
         let entry = |filter: &str| Dropped::new(client_id.clone(), filter.into(), reason);
-        if is_short && self.entries.len() < DROP_KEYS_MAX {
+        if is_short && self.entries.len() < self.keys_max {
             return self.push(entry(filter));
         }
         match if is_short { self.evict() } else { None } {
@@ -403,5 +410,76 @@ impl Shard {
             let header = Header { qos: QoS::AtMostOnce, retain: false, expires_at: None, publisher: None };
             self.publish_own(now, Message::new(EVENT_TOPIC.into(), &payload, header), out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{codec::SubscriptionOptions, topic::TopicLimits};
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Drop { client: usize, topic: usize, reason: DropReason },
+        Tell,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let reason = prop_oneof![Just(DropReason::Offline), Just(DropReason::QueueFull)];
+        prop_oneof![
+            4 => (0..5_usize, 0..3_usize, reason)
+                .prop_map(|(client, topic, reason)| Step::Drop { client, topic, reason }),
+            1 => Just(Step::Tell),
+        ]
+    }
+
+    proptest! {
+        // However little room there is, no drop is lost, none is put down to another, and each is told once.
+        #[test]
+        fn every_drop_is_counted_where_it_belongs_or_among_the_others(
+            keys_max in 1..12_usize,
+            steps in prop::collection::vec(step(), 1..200),
+        ) {
+            let topics: [Arc<str>; 3] = ["a/x".into(), "b".into(), "a/y".into()];
+            let filters = ["a/#", "b", "a/#"];
+            let parse = |text| TopicFilter::parse(text, &TopicLimits::default()).unwrap();
+            let subscription = Subscription { options: SubscriptionOptions::default(), id: None };
+            let subscriptions = ["a/#", "b"].map(|text| (parse(text), subscription)).into();
+            let session = |client: usize| SessionHandle::new(0, 0, client as u64, format!("c{client}").into());
+            let sessions: Vec<SessionHandle> = (0..5).map(session).collect();
+            let mut drops = Drops::with_room(keys_max, 7);
+            let mut expected: BTreeMap<(String, &str, &str), u64> = BTreeMap::new();
+            let mut told = 0;
+            for step in steps {
+                match step {
+                    Step::Drop { client, topic, reason } => {
+                        drops.count(&sessions[client], &subscriptions, &topics[topic], reason);
+                        let key = (format!("c{client}"), filters[topic], reason.name());
+                        *expected.entry(key).or_default() += 1;
+                    }
+                    Step::Tell => told += told_by(&mut drops),
+                }
+                prop_assert!(drops.entries.len() <= keys_max + DropReason::ALL.len());
+            }
+            told += told_by(&mut drops);
+            let all = expected.values().sum::<u64>();
+            prop_assert_eq!(told, all);
+            prop_assert_eq!(drops.iter().map(|entry| entry.total).sum::<u64>(), all);
+            for entry in drops.iter().filter(|entry| *entry.client_id != *OTHERS) {
+                let key = (entry.client_id.to_string(), &*entry.filter, entry.reason.name());
+                let limit = expected.remove(&key);
+                prop_assert!(limit.is_some_and(|limit| entry.total <= limit), "{:?} of {:?}", entry, limit);
+            }
+        }
+    }
+
+    fn told_by(drops: &mut Drops) -> u64 {
+        let counts = drops.take_events().into_iter().map(|event| {
+            let event: serde_json::Value = serde_json::from_slice(&event).unwrap();
+            event["count"].as_u64().unwrap()
+        });
+        counts.sum()
     }
 }

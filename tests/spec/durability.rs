@@ -151,6 +151,8 @@ fn with_less_a_qos_2_message_and_its_pubrel_leave_at_once() {
             subscriber.subscribe("t", QoS::ExactlyOnce);
             let publisher = world.connect(Setup::durable(version, "p").durability(durability));
             world.hold_commits();
+            // Something that somebody else waits for.
+            world.send_connect(Setup::durable(version, "strict"));
             publisher.publish("t", "x", QoS::ExactlyOnce);
             let id = subscriber.expect_publish("t", "x").id();
             subscriber.ack(PacketKind::PubRec, id);

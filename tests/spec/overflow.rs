@@ -1,14 +1,14 @@
-//! What happens when there is no room: by policy, in the queue of one session and in all together, and on the
-//! disk. And what is told of what was dropped.
+//! What happens when there is no room in the queue of a session, or in all queues together: by policy.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use dunlin::{
-    broker::{DropReason, Dropped, EVENT_TOPIC},
-    codec::{PacketKind, QoS, ReasonCode, SubscriptionOptions, Version},
-    limits::{Limits, Overflow},
+    broker::{DropReason, Dropped},
+    codec::{PacketKind, QoS, ReasonCode, Version},
+    limits::{Durability, Limits, Overflow},
 };
 
+use super::full_disk::fill;
 use crate::world::{Client, Got, Setup, WillSetup, World, both};
 
 const DROPPING: [Overflow; 2] = [Overflow::DropOldest, Overflow::DropNewest];
@@ -42,19 +42,19 @@ fn set(limits: &mut Limits, which: Which, messages_max: usize, overflow: Overflo
 }
 
 /// The acknowledgement that accepts a PUBLISH.
-fn ack_of(qos: QoS) -> PacketKind {
+pub(super) fn ack_of(qos: QoS) -> PacketKind {
     if qos == QoS::AtLeastOnce { PacketKind::PubAck } else { PacketKind::PubRec }
 }
 
 /// A session with this subscription that is away.
-fn away(world: &World, version: Version, id: &str, filter: &str) {
+pub(super) fn away(world: &World, version: Version, id: &str, filter: &str) {
     let client = world.connect(Setup::durable(version, id));
     client.subscribe(filter, QoS::ExactlyOnce);
     client.drop_link();
 }
 
 /// Publishes these payloads, each of which is acknowledged.
-fn publish_all(publisher: &Client, topic: &str, payloads: &[&str], qos: QoS) {
+pub(super) fn publish_all(publisher: &Client, topic: &str, payloads: &[&str], qos: QoS) {
     for payload in payloads {
         let id = publisher.publish(topic, payload, qos);
         publisher.expect_ack(ack_of(qos), id);
@@ -62,11 +62,11 @@ fn publish_all(publisher: &Client, topic: &str, payloads: &[&str], qos: QoS) {
 }
 
 /// What a session gets when it comes back.
-fn fetch(world: &World, version: Version, id: &str) -> Vec<String> {
+pub(super) fn fetch(world: &World, version: Version, id: &str) -> Vec<String> {
     world.connect(Setup::durable(version, id)).recv_payloads()
 }
 
-fn drops_of(world: &World, client_id: &str) -> Vec<(String, DropReason, String, u64)> {
+pub(super) fn drops_of(world: &World, client_id: &str) -> Vec<(String, DropReason, String, u64)> {
     let drops = world.drop_account().into_iter().filter(|drop| *drop.client_id == *client_id);
     let line = |drop: Dropped| (drop.filter.to_string(), drop.reason, drop.topic.to_string(), drop.total);
     drops.map(line).collect()
@@ -385,6 +385,52 @@ fn a_client_that_has_to_acknowledge_is_read_however_much_is_withheld() {
 }
 
 #[test]
+fn backpressure_ends_far_beyond_the_limit() {
+    for which in BOTH {
+        let world = World::limited(|limits| {
+            set(limits, which, 1000, Overflow::Backpressure);
+            match which {
+                Which::Session => limits.session_queue_bytes_max = 1024,
+                Which::All => limits.queues_bytes_max = 1024,
+            }
+        });
+        away(&world, Version::V5, "s", "t");
+        let publisher = world.connect(Setup::v5("p").manual());
+        let payload = "x".repeat(15 << 20);
+        let ids: Vec<u16> = (0..6).map(|_| publisher.publish("t", &payload, QoS::AtLeastOnce)).collect();
+        assert_eq!(world.queued_messages(), 5);
+        assert_eq!(fetch(&world, Version::V5, "s").len(), 5);
+        world.advance(LOOK);
+        for id in &ids[..5] {
+            publisher.expect_ack(PacketKind::PubAck, *id);
+        }
+        publisher.expect_code(PacketKind::PubAck, ids[5], ReasonCode::QuotaExceeded);
+        world.assert_accounting();
+    }
+}
+
+// A refusal is an answer like any other: it waits behind what is withheld, and counts until it has left.
+#[test]
+fn refusals_behind_what_is_withheld_count_against_the_receive_maximum() {
+    let world = World::limited(|limits| {
+        set(limits, Which::Session, 1, Overflow::Backpressure);
+        limits.receive_maximum = 3;
+    });
+    away(&world, Version::V5, "s", "t");
+    let publisher = world.connect(Setup::v5("p").manual());
+    publish_all(&publisher, "t", &["0"], QoS::AtLeastOnce);
+    publisher.publish("t", "withheld", QoS::AtLeastOnce);
+    fill(&world);
+    for _ in 0..2 {
+        publisher.publish("t", "refused", QoS::ExactlyOnce);
+    }
+    publisher.expect_nothing();
+    publisher.publish("t", "too much", QoS::ExactlyOnce);
+    publisher.expect_closed(ReasonCode::ReceiveMaximumExceeded);
+    world.assert_accounting();
+}
+
+#[test]
 fn a_withheld_client_is_closed_for_its_silence_like_any_other() {
     let world = world(Which::Session, 1, Overflow::Backpressure);
     away(&world, Version::V5, "s", "t");
@@ -436,207 +482,12 @@ fn what_is_withheld_waits_for_the_store_too() {
     publish_all(&publisher, "t", &["1"], QoS::AtLeastOnce);
     world.hold_commits();
     let id = publisher.publish("t", "2", QoS::AtLeastOnce);
-    let subscriber = world.send_connect(Setup::durable(Version::V5, "s"));
+    // Its own answers wait for nothing, so that it makes room at once.
+    let subscriber = world.connect(Setup::durable(Version::V5, "s").durability(Durability::None));
+    assert_eq!(subscriber.recv_payloads(), ["1", "2"]);
     world.advance(LOOK);
     publisher.expect_nothing();
     world.release_commits();
-    assert_eq!(subscriber.recv_payloads(), ["1", "2"]);
-    world.advance(LOOK);
     publisher.expect_ack(PacketKind::PubAck, id);
-    world.assert_accounting();
-}
-
-/// A broker whose disk is full from here on.
-fn fill(world: &World) {
-    world.shared().store_full.store(true, Ordering::Relaxed);
-}
-
-#[test]
-fn a_full_disk_refuses_what_needs_it_and_nothing_else() {
-    both(|version| {
-        let world = World::new();
-        away(&world, version, "away", "kept/#");
-        let durable = world.connect(Setup::durable(version, "durable").manual());
-        let clean = world.connect(Setup::new(version, "clean").manual());
-        let reader = world.connect(Setup::new(version, "reader"));
-        reader.subscribe("#", QoS::ExactlyOnce);
-        publish_all(&clean, "kept/0", &["before"], QoS::AtLeastOnce);
-        fill(&world);
-        let refused = [
-            (&clean, "kept/1", QoS::AtLeastOnce, false),
-            (&clean, "kept/2", QoS::ExactlyOnce, false),
-            (&clean, "retained", QoS::AtLeastOnce, true),
-            (&durable, "own", QoS::ExactlyOnce, false),
-        ];
-        for (client, topic, qos, retain) in refused {
-            let id = client.publish_with(topic, "refused", qos, |publish| publish.retain = retain);
-            if version.is_v5() {
-                client.expect_code(ack_of(qos), id, ReasonCode::QuotaExceeded);
-            }
-            client.expect_nothing();
-        }
-        let taken = [(&clean, QoS::ExactlyOnce), (&clean, QoS::AtLeastOnce), (&durable, QoS::AtLeastOnce)];
-        for (client, qos) in taken {
-            publish_all(client, "passing", &["taken"], qos);
-        }
-        clean.publish("kept/3", "taken", QoS::AtMostOnce);
-        assert_eq!(reader.recv_payloads(), ["before", "taken", "taken", "taken", "taken"]);
-        // What is queued is delivered.
-        assert_eq!(fetch(&world, version, "away"), ["before"]);
-        // And when there is room again all goes on.
-        world.shared().store_full.store(false, Ordering::Relaxed);
-        publish_all(&clean, "kept/1", &["again"], QoS::AtLeastOnce);
-        world.assert_accounting();
-    });
-}
-
-#[test]
-fn a_full_disk_takes_no_new_sessions_that_last_and_no_new_subscriptions_of_theirs() {
-    both(|version| {
-        let world = World::new();
-        let known = world.connect(Setup::durable(version, "known"));
-        known.subscribe("t", QoS::AtLeastOnce);
-        fill(&world);
-        let code = if version.is_v5() { 0x97 } else { 3 };
-        let refused = world.send_connect(Setup::durable(version, "new"));
-        assert!(matches!(refused.recv(), Some(Got::ConnAck { code: found, .. }) if found == code));
-        refused.expect_silently_closed();
-        // Who is known goes on, with the subscriptions that it has; who needs nothing kept is welcome.
-        let known = world.connect(Setup::durable(version, "known"));
-        known.subscribe("t", QoS::AtLeastOnce);
-        let id = known.send_subscribe(&[("u", SubscriptionOptions::default())], 0);
-        let refused = if version.is_v5() { 0x97 } else { 0x80 };
-        known.expect(&Got::SubAck { id, codes: vec![refused] });
-        known.unsubscribe("t");
-        let clean = world.connect(Setup::new(version, "clean"));
-        clean.subscribe("u", QoS::AtLeastOnce);
-        world.assert_accounting();
-    });
-}
-
-#[test]
-fn a_will_that_the_full_disk_cannot_keep_is_dropped_and_counted() {
-    let world = World::new();
-    away(&world, Version::V5, "away", "w");
-    let here = world.connect(Setup::v5("here"));
-    here.subscribe("w", QoS::AtLeastOnce);
-    let client = world.connect(Setup::v5("c").will(WillSetup::new("w", "x").qos(QoS::AtLeastOnce)));
-    fill(&world);
-    client.drop_link();
-    assert_eq!(here.recv_payloads(), ["x"]);
-    assert_eq!(drops_of(&world, "away"), [("w".into(), DropReason::StoreFull, "w".into(), 1)]);
-    world.assert_accounting();
-}
-
-#[test]
-fn drops_are_counted_by_client_filter_and_reason() {
-    both(|version| {
-        let world = World::limited(|limits| limits.outbox_bytes_max = 40);
-        let client = world.connect(Setup::new(version, "c"));
-        for filter in ["a/#", "a/b", "b"] {
-            client.subscribe(filter, QoS::AtMostOnce);
-        }
-        let publisher = world.connect(Setup::new(version, "p"));
-        client.stall();
-        publisher.publish("b", &"x".repeat(50), QoS::AtMostOnce);
-        for topic in ["a/b", "b", "a/c", "a/b"] {
-            publisher.publish(topic, "lost", QoS::AtMostOnce);
-        }
-        client.unstall();
-        // The first of its filters, in their order, is the one that counts.
-        let mut drops = drops_of(&world, "c");
-        drops.sort_by(|one, other| one.0.cmp(&other.0));
-        let line = |filter: &str, topic: &str, total| {
-            (filter.to_owned(), DropReason::OutboxFull, topic.to_owned(), total)
-        };
-        assert_eq!(drops, [line("a/#", "a/b", 3), line("b", "b", 1)]);
-        world.assert_accounting();
-    });
-}
-
-#[test]
-fn the_account_of_drops_has_a_limit_and_counts_the_rest_together() {
-    let world = World::new();
-    let publisher = world.connect(Setup::v5("p"));
-    for number in 0..4200 {
-        let client = world.connect(Setup::durable(Version::V5, &format!("c{number}")));
-        client.subscribe("t", QoS::AtMostOnce);
-        client.drop_link();
-    }
-    publisher.publish("t", "x", QoS::AtMostOnce);
-    let account = world.drop_account();
-    assert_eq!(account.len(), 4097);
-    assert_eq!(drops_of(&world, "others"), [("others".into(), DropReason::Offline, "t".into(), 104)]);
-    // What an event has told of makes room for what is new.
-    world.advance_secs(1);
-    away(&world, Version::V5, "new", "u");
-    world.connect(Setup::durable(Version::V5, "new")).subscribe("u", QoS::AtMostOnce);
-    world.connect(Setup::durable(Version::V5, "new")).drop_link();
-    for _ in 0..2 {
-        publisher.publish("u", "x", QoS::AtMostOnce);
-    }
-    assert_eq!(drops_of(&world, "new"), [("u".into(), DropReason::Offline, "u".into(), 2)]);
-    assert_eq!(drops_of(&world, "others"), [("others".into(), DropReason::Offline, "t".into(), 105)]);
-    // What is too long to be kept takes nobody's place.
-    away(&world, Version::V5, &"l".repeat(2000), "v");
-    world.connect(Setup::durable(Version::V5, &"l".repeat(2000))).subscribe("v", QoS::AtMostOnce);
-    world.connect(Setup::durable(Version::V5, &"l".repeat(2000))).drop_link();
-    world.advance_secs(2);
-    publisher.publish("v", "x", QoS::AtMostOnce);
-    assert_eq!(drops_of(&world, "others"), [("others".into(), DropReason::Offline, "v".into(), 106)]);
-    assert_eq!(world.drop_account().len(), 4097);
-    world.assert_accounting();
-}
-
-/// The events that a client got since the last call.
-fn events(client: &Client) -> Vec<serde_json::Value> {
-    let messages = client.recv_messages().into_iter();
-    let messages = messages.inspect(|message| assert!(message.topic == EVENT_TOPIC && !message.retain));
-    messages.map(|message| serde_json::from_str(&message.payload).expect("an event is JSON")).collect()
-}
-
-#[test]
-fn drops_are_told_once_a_second() {
-    let world = World::new();
-    let watcher = world.connect(Setup::v5("watcher"));
-    watcher.subscribe("$SYS/broker/events/#", QoS::ExactlyOnce);
-    away(&world, Version::V5, "quo\"ted", "t/+");
-    let quoted = world.connect(Setup::durable(Version::V5, "quo\"ted"));
-    quoted.subscribe("t/+", QoS::AtMostOnce);
-    quoted.drop_link();
-    let publisher = world.connect(Setup::v5("p"));
-    for topic in ["t/1", "t/2", "t/3"] {
-        publisher.publish(topic, "x", QoS::AtMostOnce);
-    }
-    assert_eq!(events(&watcher), [] as [serde_json::Value; 0]);
-    world.advance(Duration::from_millis(999));
-    assert_eq!(events(&watcher).len(), 0);
-    world.advance(Duration::from_millis(1));
-    let event = |topic: &str, count: u64, total: u64| {
-        serde_json::json!({
-            "client": "quo\"ted", "filter": "t/+", "topic": topic, "reason": "offline", "count": count, "total": total
-        })
-    };
-    assert_eq!(events(&watcher), [event("t/3", 3, 3)]);
-    publisher.publish("t/4", "x", QoS::AtMostOnce);
-    world.advance_secs(1);
-    assert_eq!(events(&watcher), [event("t/4", 1, 4)]);
-    // With nothing to tell there is no timer.
-    world.advance_secs(10);
-    assert_eq!(events(&watcher).len(), 0);
-    world.assert_accounting();
-}
-
-#[test]
-fn an_event_that_is_dropped_is_not_told_by_another() {
-    let world = World::new();
-    let watcher = world.connect(Setup::durable(Version::V5, "watcher"));
-    watcher.subscribe("$SYS/#", QoS::AtMostOnce);
-    watcher.subscribe("t", QoS::AtMostOnce);
-    watcher.drop_link();
-    world.connect(Setup::v5("p")).publish("t", "x", QoS::AtMostOnce);
-    world.advance_secs(60);
-    // The message, and the event that told of it.
-    assert_eq!(world.drops(DropReason::Offline), 2);
     world.assert_accounting();
 }
