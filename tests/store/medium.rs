@@ -37,6 +37,9 @@ pub(crate) struct State {
     is_broken: bool,
     pub(crate) has_no_room: bool,
     pub(crate) reserve_spent: bool,
+    /// There is no room even with the reserve.
+    pub(crate) reserve_is_short: bool,
+    pub(crate) is_nearly_full: bool,
     pub(crate) syncs_lie: bool,
     /// Each power cycle ends the handles of the one before.
     cycle: u64,
@@ -69,10 +72,6 @@ impl Disk {
 
     pub(crate) fn is_dead(&self) -> bool {
         self.state().is_dead
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.state().live.len()
     }
 
     /// The power comes back: of what was not synced, anything may be there.
@@ -138,7 +137,7 @@ impl State {
                 Fault::Io => {}
             }
         }
-        if writes && self.has_no_room && !self.reserve_spent {
+        if writes && self.has_no_room && (!self.reserve_spent || self.reserve_is_short) {
             return Err(io::Error::from_raw_os_error(28));
         }
         Ok(())
@@ -255,7 +254,7 @@ impl Medium for Disk {
 
     fn has_room(&self) -> bool {
         let state = self.state();
-        !state.has_no_room && !state.reserve_spent
+        !state.has_no_room && !state.reserve_spent && !state.is_nearly_full
     }
 
     fn release_reserve(&self) -> io::Result<()> {

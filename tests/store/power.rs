@@ -18,7 +18,7 @@ use crate::{
 
 const CACHE_BYTES: usize = 1 << 20;
 
-fn open(disk: &Disk) -> Result<(Committer, Recovered), String> {
+pub(crate) fn open(disk: &Disk) -> Result<(Committer, Recovered), String> {
     let medium: Arc<dyn Medium> = Arc::new(disk.clone());
     Committer::open(medium, CACHE_BYTES, Timestamp::from_millis(0)).map_err(|error| error.to_string())
 }
@@ -69,14 +69,18 @@ fn survive_opening(disk: &Disk, driver: &mut Driver) -> Result<(Committer, Recov
     open(disk)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a point to count from; nothing is measured")]
+pub(crate) fn start() -> Instant {
+    Instant::now()
+}
+
 /// Runs until the power fails, or for long enough. Returns what was promised, and that with the last group.
-fn run(mut committer: Committer, driver: &mut Driver, start: Model) -> Result<(Model, Model), String> {
+fn run(mut committer: Committer, driver: &mut Driver, model: Model) -> Result<(Model, Model), String> {
     let shards = Arc::new(Told::default());
     let attached: Arc<dyn Committed> = shards.clone();
     committer.attach(&attached);
-    let mut promised = start;
-    #[expect(clippy::disallowed_methods, reason = "a point to count from; nothing is measured")]
-    let mut now = Instant::now();
+    let mut promised = model;
+    let mut now = start();
     for _ in 0..60 {
         let group = driver.group();
         committer.stage(group);

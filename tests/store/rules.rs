@@ -25,6 +25,7 @@ use crate::{
     driver::{filter, message},
     medium::Disk,
     model::Told,
+    power::start,
 };
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -44,11 +45,6 @@ pub(crate) struct Bench {
 pub(crate) fn open(disk: &Disk, now: u64) -> (Committer, Recovered) {
     let medium: Arc<dyn Medium> = Arc::new(disk.clone());
     Committer::open(medium, CACHE_BYTES, Timestamp::from_millis(now)).unwrap()
-}
-
-#[expect(clippy::disallowed_methods, reason = "a point to count from; nothing is measured")]
-fn start() -> Instant {
-    Instant::now()
 }
 
 impl Bench {
@@ -176,10 +172,8 @@ fn what_all_targets_have_before_the_commit_is_not_written() {
     let session = bench.session("a");
     let before = bench.committer.transactions();
     let record = bench.record;
-    let ops = vec![
-        append(text(10), vec![target(&session, 0, QoS::AtLeastOnce)]),
-        settle(&session, 0, record, 1),
-    ];
+    let ops =
+        vec![append(text(10), vec![target(&session, 0, QoS::AtLeastOnce)]), settle(&session, 0, record, 1)];
     bench.commit(ops);
     assert_eq!(bench.committer.transactions(), before, "nothing was left to commit");
     bench.commit(vec![append(text(10), vec![target(&session, 1, QoS::AtLeastOnce)])]);
@@ -234,11 +228,10 @@ fn a_fetch_finds_what_is_there_and_nothing_else() {
     let mut target = target(&session, 5, QoS::ExactlyOnce);
     (target.retain, target.share) = (true, Some("$share/g/t".into()));
     let op = append(text(3), vec![target]);
-    bench.committer.stage(vec![(0, Batch {
-        commit: 9,
-        entries: vec![Entry { record: Some(record), op }],
-        urgency: Urgency::Now,
-    })]);
+    bench.committer.stage(vec![(
+        0,
+        Batch { commit: 9, entries: vec![Entry { record: Some(record), op }], urgency: Urgency::Now },
+    )]);
     bench.committer.commit(bench.now).unwrap();
     let own = RecordId::new(1);
     let wanted = vec![(5, record), (6, record), (5, RecordId::new(1000)), (5, own)];
@@ -247,7 +240,10 @@ fn a_fetch_finds_what_is_there_and_nothing_else() {
     assert_eq!((slot, id, ticket, found.len()), (3, session.id, 4, 4));
     let Outgoing { message, qos, retain, subscription_ids, share, record: of } = found[0].1.clone().unwrap();
     assert_eq!(*message, text(3));
-    assert_eq!((qos, retain, share.as_deref(), of), (QoS::ExactlyOnce, true, Some("$share/g/t"), Some(record)));
+    assert_eq!(
+        (qos, retain, share.as_deref(), of),
+        (QoS::ExactlyOnce, true, Some("$share/g/t"), Some(record))
+    );
     assert_eq!(subscription_ids.as_deref(), Some(&[NonZeroU32::MIN][..]));
     assert!(found[1..].iter().all(|(_, outgoing)| outgoing.is_none()));
 }
@@ -280,7 +276,10 @@ fn an_exactly_once_message_that_the_client_owns_stays_owned_until_it_is_complete
     bench.commit(vec![Op::Received { session: sessions[0].clone(), number: 0, message }]);
     for fold in [false, true] {
         let (mut again, recovered) = bench.restart();
-        assert_eq!((recovered.sessions[0].owned.as_slice(), recovered.sessions[0].messages.len()), (&[0][..], 0));
+        assert_eq!(
+            (recovered.sessions[0].owned.as_slice(), recovered.sessions[0].messages.len()),
+            (&[0][..], 0)
+        );
         assert_eq!((recovered.sessions[1].owned.len(), recovered.sessions[1].messages.len()), (0, 1));
         assert_eq!(recovered.sessions[0].next_number, 1);
         if fold {
@@ -345,7 +344,7 @@ fn an_older_message_that_comes_late_does_not_replace_a_newer_one() {
         for newer_payload in [&b"newer"[..], b""] {
             let mut bench = Bench::new();
             let (older, newer) = (bench.record(), bench.record());
-            let mut commit = |bench: &mut Bench, record, payload: &[u8]| {
+            let commit = |bench: &mut Bench, record, payload: &[u8]| {
                 let entries = vec![Entry { record: Some(record), op: retain("r", payload, Vec::new()) }];
                 let batch = Batch { commit: 1, entries, urgency: Urgency::Now };
                 bench.committer.stage(vec![(0, batch)]);
