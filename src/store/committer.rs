@@ -18,7 +18,7 @@ use super::{
     error::is_full,
     fetch,
     health::{Health, Slot},
-    ledger::Ledger,
+    ledger::{Aging, Ledger},
     plan::{Fold, Plan},
     recovery,
     tables::{META_CLEAN, META_NEXT, SCHEMA},
@@ -63,6 +63,7 @@ pub struct Committer {
     dead_since: Option<Instant>,
     changed_since: Option<Instant>,
     fold_began_at: Option<Instant>,
+    aged_at: Option<Instant>,
     room_at: Option<Instant>,
     /// Transactions so far.
     transactions: u64,
@@ -101,6 +102,7 @@ impl Committer {
             dead_since: None,
             changed_since: None,
             fold_began_at: None,
+            aged_at: None,
             room_at: None,
             transactions: 0,
         };
@@ -176,7 +178,7 @@ impl Committer {
     fn fold_into(&mut self, plan: &mut Plan) {
         self.ledger.fold(plan, FOLD_ITEMS);
         self.has_folded = true;
-        if !plan.folds.is_empty() && !self.ledger.is_folding() {
+        if !plan.folds.is_empty() {
             plan.marks.push((META_NEXT, self.ledger.next));
         }
     }
@@ -351,9 +353,14 @@ impl Committer {
         let since = *self.changed_since.get_or_insert(now);
         let may_again = self.fold_began_at.is_none_or(|at| now >= at + FOLD_INTERVAL_MIN);
         if now >= since + FOLD_INTERVAL || weight >= FOLD_WEIGHT && may_again {
+            let is_late = self.aged_at.is_none_or(|at| now >= at + FOLD_INTERVAL);
+            let aging = if is_late { Aging::Yes } else { Aging::No };
+            if is_late {
+                self.aged_at = Some(now);
+            }
             self.changed_since = None;
             self.fold_began_at = Some(now);
-            self.ledger.begin_fold();
+            self.ledger.begin_fold(aging);
         }
     }
 
@@ -377,16 +384,10 @@ impl Committer {
     /// As [`Committer::commit`]. What was told stays kept.
     pub fn close(&mut self, now: Instant) -> Result<(), Trouble> {
         self.commit(now)?;
-        // Who could bring an older message is gone: a removal waits no longer. It takes three cycles at most.
-        while self.ledger.weight() > 0 {
-            self.ledger.begin_fold();
-            while self.ledger.is_folding() {
-                let mut plan = Plan::default();
-                self.fold_into(&mut plan);
-                self.plan = Some(plan);
-                self.commit(now)?;
-            }
-        }
+        // What is left of a cycle that has begun, and then all.
+        self.fold_all(now)?;
+        self.ledger.begin_fold(Aging::Last);
+        self.fold_all(now)?;
         let marks = vec![(META_CLEAN, 1), (META_NEXT, self.ledger.next)];
         let mut plan = Plan { marks, quick_repair: true, ..Plan::default() };
         self.add_dead(&mut plan);
@@ -394,6 +395,18 @@ impl Committer {
         self.plan = Some(plan);
         self.commit(now)?;
         self.database.close();
+        Ok(())
+    }
+}
+
+impl Committer {
+    fn fold_all(&mut self, now: Instant) -> Result<(), Trouble> {
+        while self.ledger.is_folding() {
+            let mut plan = Plan::default();
+            self.fold_into(&mut plan);
+            self.plan = Some(plan);
+            self.commit(now)?;
+        }
         Ok(())
     }
 }

@@ -25,6 +25,7 @@ use super::{
     image::{self, Cursor},
     plan::{Fold, Plan, Puts},
     record,
+    tables::META_FLOOR,
 };
 
 /// See the module.
@@ -43,11 +44,17 @@ pub(super) struct Ledger {
     retained: HashMap<Arc<str>, Fresh, FixedState>,
     /// Their topics, in the order in which they came.
     topics: VecDeque<Arc<str>>,
-    /// Counts how often folding began.
-    cycle: u64,
+    /// Counts cycles that lie [`Aging::Yes`] apart.
+    age: u64,
+    /// `next` at the beginning of the last of these, the oldest first.
+    marks: VecDeque<u64>,
     /// What is left of the current cycle.
     sessions_left: usize,
     topics_left: usize,
+    /// Topics of removals that are old enough to be folded.
+    removals_left: Vec<Arc<str>>,
+    /// The log retains nothing below this record.
+    floor: u64,
     /// Records of sessions in the log, which folding deletes.
     session_records: usize,
 }
@@ -75,8 +82,24 @@ struct Account {
 struct Fresh {
     record: u64,
     message: Arc<Message>,
-    cycle: u64,
+    age: u64,
 }
+
+/// Whether so much time has passed since the last cycle that no message is under way since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aging {
+    /// It has.
+    Yes,
+    /// It has not.
+    No,
+    /// Nobody is left who could bring a message.
+    Last,
+}
+
+/// A removal of a retained message leaves no row that would tell an older message from a newer one. So it stays
+/// in the log until nobody brings an older one any more, and until the log has none that it would retain: so
+/// many cycles.
+const REMOVAL_AGE: u64 = 4;
 
 impl Account {
     /// All numbers below are settled. Returns whether that makes what was known of some superfluous.
@@ -287,19 +310,30 @@ impl Ledger {
 
     /// A message is retained, or removes the one that is.
     pub(super) fn retain(&mut self, record: u64, message: Arc<Message>) {
-        let cycle = self.cycle;
+        let age = self.age;
         let superseded = match self.retained.entry(message.topic().clone()) {
             hash_map::Entry::Vacant(vacant) => {
                 self.topics.push_back(message.topic().clone());
-                vacant.insert(Fresh { record, message, cycle });
+                vacant.insert(Fresh { record, message, age });
                 return;
             }
             hash_map::Entry::Occupied(fresh) if fresh.get().record > record => record,
             hash_map::Entry::Occupied(mut fresh) => {
-                std::mem::replace(fresh.get_mut(), Fresh { record, message, cycle }).record
+                std::mem::replace(fresh.get_mut(), Fresh { record, message, age }).record
             }
         };
         self.release(superseded);
+    }
+
+    /// Whether a record of the log may retain its message, for recovery.
+    pub(super) fn may_retain(&self, record: u64) -> bool {
+        record >= self.floor
+    }
+
+    /// Nothing below this record is retained, for recovery.
+    pub(super) fn set_floor(&mut self, floor: u64) {
+        self.floor = floor;
+        self.next = self.next.max(floor);
     }
 
     /// The record of the log that has the retained message of a topic, if the log has it.
@@ -350,15 +384,28 @@ impl Ledger {
     }
 
     /// Begins to fold all that waits for it now.
-    pub(super) fn begin_fold(&mut self) {
-        self.cycle += 1;
+    pub(super) fn begin_fold(&mut self, aging: Aging) {
+        match aging {
+            Aging::No => {}
+            Aging::Yes => {
+                self.age += 1;
+                self.marks.push_back(self.next);
+                if self.marks.len() as u64 > REMOVAL_AGE {
+                    self.marks.pop_front();
+                }
+            }
+            Aging::Last => {
+                self.age += REMOVAL_AGE;
+                self.marks = (0..REMOVAL_AGE).map(|_| self.next).collect();
+            }
+        }
         self.sessions_left = self.changed.len();
         self.topics_left = self.topics.len();
     }
 
     /// Whether something of the current cycle is left.
     pub(super) fn is_folding(&self) -> bool {
-        self.sessions_left > 0 || self.topics_left > 0
+        self.sessions_left > 0 || self.topics_left > 0 || !self.removals_left.is_empty()
     }
 
     /// Folds some of what is left of the current cycle.
@@ -372,6 +419,9 @@ impl Ledger {
             self.topics_left -= 1;
             items += 1;
             self.fold_topic(plan);
+        }
+        if items < items_max && !self.removals_left.is_empty() {
+            self.fold_removals(plan, items_max - items);
         }
     }
 
@@ -403,19 +453,53 @@ impl Ledger {
         items
     }
 
-    /// A removal leaves no row that would tell an older message from a newer one. So it stays in the log for
-    /// a whole cycle, until nobody can bring an older one any more.
     fn fold_topic(&mut self, plan: &mut Plan) {
         let Some(topic) = self.topics.pop_front() else { return };
         let Some(fresh) = self.retained.get(&topic) else { return };
-        let is_removal = fresh.message.payload().is_empty();
-        if is_removal && self.cycle < fresh.cycle + 2 {
+        if fresh.is_old_removal(self.age) {
+            self.removals_left.push(topic);
+        } else if fresh.is_removal() {
             self.topics.push_back(topic);
-            return;
+        } else {
+            let (record, message) = (fresh.record, fresh.message.clone());
+            self.retained.remove(&topic);
+            self.release(record);
+            plan.folds.push(Fold::Retained { topic, record, message: Some(message) });
         }
-        let (record, message) = (fresh.record, fresh.message.clone());
-        self.retained.remove(&topic);
-        self.release(record);
-        plan.folds.push(Fold::Retained { topic, record, message: (!is_removal).then_some(message) });
+    }
+
+    /// Folds removals that are old enough. A message that was retained earlier may still be in the log, for
+    /// those who have it queued: with the removal gone, nothing but the floor says that it is not retained.
+    fn fold_removals(&mut self, plan: &mut Plan, items_max: usize) {
+        let left = self.removals_left.len();
+        let removals = self.removals_left.split_off(left - items_max.min(left));
+        let floor = if self.marks.len() as u64 == REMOVAL_AGE { self.marks[0] } else { 0 };
+        let is_in_use =
+            self.retained.values().any(|fresh| fresh.record < floor && !(fresh.is_old_removal(self.age)));
+        for topic in removals {
+            let Some(fresh) = self.retained.get(&topic) else { continue };
+            if is_in_use || fresh.record >= floor || !fresh.is_old_removal(self.age) {
+                self.topics.push_back(topic);
+                continue;
+            }
+            let record = fresh.record;
+            self.retained.remove(&topic);
+            self.release(record);
+            plan.folds.push(Fold::Retained { topic, record, message: None });
+            if self.floor < floor {
+                self.floor = floor;
+                plan.marks.push((META_FLOOR, floor));
+            }
+        }
+    }
+}
+
+impl Fresh {
+    fn is_removal(&self) -> bool {
+        self.message.payload().is_empty()
+    }
+
+    fn is_old_removal(&self, age: u64) -> bool {
+        self.is_removal() && age >= self.age + REMOVAL_AGE
     }
 }

@@ -29,8 +29,8 @@ use super::{
     ledger::Ledger,
     record::{self, Append, Record},
     tables::{
-        self, CURSOR, LOG, META, META_NEXT, META_SCHEMA, PART_BYTES_MAX, RETAINED, SCHEMA, SESSION,
-        SUBSCRIPTION,
+        self, CURSOR, LOG, META, META_FLOOR, META_NEXT, META_SCHEMA, PART_BYTES_MAX, RETAINED, SCHEMA,
+        SESSION, SUBSCRIPTION,
     },
     wire::Malformed,
 };
@@ -71,12 +71,14 @@ pub(super) fn prepare(database: &Database) -> Result<u64, redb::Error> {
 pub(super) fn recover(database: &Database, now: Timestamp) -> Result<Found, redb::Error> {
     let transaction = database.begin_read()?;
     let mut recovery = Recovery { progress: Progress::new(), now, ..Recovery::default() };
+    let meta = transaction.open_table(META)?;
+    recovery.ledger.set_floor(meta.get(META_FLOOR)?.map_or(0, |floor| floor.value()));
+    let next = meta.get(META_NEXT)?.map_or(1, |next| next.value());
     recovery.read_sessions(&transaction)?;
     recovery.read_subscriptions(&transaction)?;
     recovery.read_cursors(&transaction)?;
     recovery.read_log(&transaction)?;
     let (retained, expired) = recovery.read_retained(&transaction)?;
-    let next = transaction.open_table(META)?.get(META_NEXT)?.map_or(1, |next| next.value());
     Ok(recovery.finish(retained, expired, next))
 }
 
@@ -285,8 +287,9 @@ impl Recovery {
             // What the cursor has is not said again by a record that is still there for others.
             self.draft(*session).is_some_and(|draft| draft.upto < record)
         });
+        let retain = append.retain && self.ledger.may_retain(record);
         let targets = append.targets.clone();
-        let needs = targets.clone().count() + usize::from(append.retain) + usize::from(received.is_some());
+        let needs = targets.clone().count() + usize::from(retain) + usize::from(received.is_some());
         self.ledger.counts.add_written(record, needs as u32);
         if needs == 0 {
             self.ledger.dead.push(record);
@@ -320,7 +323,7 @@ impl Recovery {
             };
             draft.stored.shared.push((target.number, outgoing));
         }
-        if append.retain {
+        if retain {
             self.ledger.retain(record, load());
         }
         if let Some((session, packet_id)) = received {

@@ -24,6 +24,8 @@ pub(super) const RETAINED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::
 pub(super) const META_SCHEMA: &str = "schema";
 /// In `META`: all records and sessions had lower numbers when the log was last folded.
 pub(super) const META_NEXT: &str = "next";
+/// In `META`: no record of the log below this one says what is retained.
+pub(super) const META_FLOOR: &str = "floor";
 /// In `META`: 1 if the broker ended in order, and all of the log was folded that can be.
 pub(super) const META_CLEAN: &str = "clean";
 
