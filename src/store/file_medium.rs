@@ -23,7 +23,7 @@ use redb::{Builder, Database, DatabaseError, StorageError};
 use rustix::fs::{Advice, fadvise, statvfs};
 use tracing::{info, warn};
 
-use super::{DataDirectory, Medium};
+use super::{DataDirectory, Medium, guarded, salvage::check_pages};
 
 /// The reserve: enough for the largest commit and for what redb writes beside it.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -39,8 +39,8 @@ const RESERVE_CHUNK_BYTES: usize = 64 << 10;
 const UNFINISHED: &str = ".new";
 /// A database is made and closed with this cache.
 const CREATION_CACHE_BYTES: usize = 1 << 20;
-/// Repairs that take less are not worth a line in the log.
-const REPAIR_SILENCE: Duration = Duration::from_secs(1);
+/// Checks and repairs that take less are not worth a line in the log.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The database in a data directory.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub struct FileMedium {
     directory: Arc<DataDirectory>,
     /// Whether what the system has cached of the database is what is on the disk.
     cache_is_true: AtomicBool,
+    /// Whether the pages of the database were found whole.
+    is_checked: AtomicBool,
     /// Bytes of the reserve; 0 if there is none.
     reserve_bytes: AtomicU64,
 }
@@ -59,6 +61,7 @@ impl FileMedium {
         let medium = FileMedium {
             cache_is_true: AtomicBool::new(directory.was_clean()),
             directory,
+            is_checked: AtomicBool::new(false),
             reserve_bytes: AtomicU64::new(0),
         };
         if let Err(error) = medium.make_reserve() {
@@ -84,12 +87,24 @@ impl FileMedium {
 impl Medium for FileMedium {
     fn open(&self, cache_bytes: usize) -> Result<Database, DatabaseError> {
         let path = self.directory.database();
-        remove_if_there(&unfinished(&path)).map_err(DatabaseError::from)?;
-        if !path.try_exists().map_err(DatabaseError::from)? {
+        remove_if_there(&unfinished(&path))?;
+        let salvaged = self.directory.salvaged();
+        if path.try_exists()? {
+            // Left by a rescue that has not come to its end; it begins anew.
+            remove_if_there(&salvaged)?;
+        } else if salvaged.try_exists()? {
+            fs::rename(&salvaged, &path)?;
+            self.directory.sync()?;
+        } else {
             create(&path, |_| Ok(())).map_err(into_database_error)?;
         }
         if !self.cache_is_true.swap(false, Ordering::Relaxed) {
-            forget_cached(&path).map_err(DatabaseError::from)?;
+            forget_cached(&path)?;
+        }
+        // Once: what this process has written since is checked by redb itself, where need be.
+        if !self.is_checked.load(Ordering::Relaxed) {
+            check(&path)?;
+            self.is_checked.store(true, Ordering::Relaxed);
         }
         open(&path, cache_bytes)
     }
@@ -130,17 +145,45 @@ impl Medium for FileMedium {
     }
 }
 
+/// Checks what redb takes on trust: a page that was altered behind its back would reach clients, or make it panic.
+fn check(path: &Path) -> Result<(), DatabaseError> {
+    let started = Instant::now();
+    let checked = check_pages(path)?.map_err(StorageError::Corrupted)?;
+    let took = started.elapsed();
+    if took >= SILENCE {
+        info!(seconds = took.as_secs_f32(), "the database was checked");
+    }
+    Ok(checked)
+}
+
 /// Opens a database that exists. One that is empty is not one: redb would take it for new.
 pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, DatabaseError> {
     let started = Instant::now();
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes).set_repair_callback(move |repair| {
-        if started.elapsed() >= REPAIR_SILENCE {
+        if started.elapsed() >= SILENCE {
             let percent = (repair.progress() * 100.0) as u32;
             info!(percent, "the database was not closed, it is being checked");
         }
     });
-    builder.open(path)
+    // redb may panic over a file that was altered.
+    match guarded(|| builder.open(path)) {
+        Ok(opened) => opened,
+        Err(panicked) => Err(StorageError::Corrupted(panicked.to_string()).into()),
+    }
+}
+
+/// Whether an error says that the file is damaged, rather than that it cannot be used now.
+#[must_use]
+pub fn is_damage(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_) => true,
+        // So redb says that it is no database, or ends too early.
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
 }
 
 /// Makes a database: under another name, and under its own only when it is whole and on the disk. An earlier

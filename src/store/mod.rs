@@ -6,10 +6,13 @@
 mod directory;
 mod file_medium;
 mod guard;
+pub mod salvage;
+mod shape;
 
 pub use directory::{DataDirectory, DirectoryError, DirectoryErrorKind, control_socket};
-pub use file_medium::FileMedium;
+pub use file_medium::{FileMedium, is_damage};
 pub use guard::{Panicked, guarded, is_guarded};
+pub use shape::{KeyShape, Shape, ValueShape};
 
 use std::{io, sync::Arc};
 
