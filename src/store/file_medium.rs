@@ -37,8 +37,8 @@ const RESERVE: &str = "reserve";
 const RESERVE_CHUNK_BYTES: usize = 64 << 10;
 /// Appended to the name of a file that is being made.
 const UNFINISHED: &str = ".new";
-/// A database is made and closed with this cache.
-const CREATION_CACHE_BYTES: usize = 1 << 20;
+/// A database is made and filled with this cache.
+const CREATION_CACHE_BYTES: usize = 16 << 20;
 /// Checks and repairs that take less are not worth a line in the log.
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -143,6 +143,16 @@ impl Medium for FileMedium {
         }
         written
     }
+}
+
+/// Opens the database of a directory that a command has taken. It makes none.
+///
+/// # Errors
+/// What redb says; that it is damaged, too.
+pub fn open_closed(directory: &DataDirectory, cache_bytes: usize) -> Result<Database, DatabaseError> {
+    let path = directory.database();
+    check(&path)?;
+    open(&path, cache_bytes)
 }
 
 /// Checks what redb takes on trust: a page that was altered behind its back would reach clients, or make it panic.

@@ -3,15 +3,21 @@
 //! A shard hands over its journal in [`Batch`]es and holds back whatever depends on one until it hears that
 //! it is committed. What a store does with a batch is its own affair; that it answers in order is not.
 
+mod backup;
 mod directory;
 mod file_medium;
 mod guard;
+mod layout;
+mod restore;
 pub mod salvage;
 mod shape;
 
+pub use backup::{BackedUp, BackupError, Existing, Progress, TableInfo, backup, tables};
 pub use directory::{DataDirectory, DirectoryError, DirectoryErrorKind, control_socket};
-pub use file_medium::{FileMedium, is_damage};
+pub use file_medium::{FileMedium, is_damage, open_closed};
 pub use guard::{Panicked, guarded, is_guarded};
+pub use layout::Layout;
+pub use restore::{RestoreError, Restored, restore};
 pub use shape::{KeyShape, Shape, ValueShape};
 
 use std::{io, sync::Arc};

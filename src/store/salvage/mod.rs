@@ -19,6 +19,7 @@ use std::{
 use redb::Database;
 
 pub use image::Damage;
+pub(super) use report::compact_utc;
 pub use report::{Findings, TableFindings};
 
 use image::{Image, Trust};
@@ -28,7 +29,7 @@ use super::{
     DataDirectory,
     directory::sync_directory,
     file_medium::create,
-    shape::{Put, Shape, Sink, with_sink},
+    shape::{KeyShape, Put, Shape, Sink, ValueShape, with_sink},
 };
 use crate::time::Timestamp;
 
@@ -76,7 +77,7 @@ pub fn examine(path: &Path, schema: &dyn Schema) -> io::Result<Findings> {
         let mut table = TableFindings::new(name);
         if let Some(entry) = state.entry(name, shape, &mut table) {
             let Ok(walked) = image.walk(entry, shape.into(), |key, value, trust| {
-                table.count(trust, schema.is_valid(name, key, value));
+                table.count(trust, key.len() + value.len(), schema.is_valid(name, key, value));
                 Ok::<(), Infallible>(())
             });
             table.damage = walked;
@@ -84,6 +85,25 @@ pub fn examine(path: &Path, schema: &dyn Schema) -> io::Result<Findings> {
         findings.tables.push(table);
     }
     Ok(findings)
+}
+
+/// A number that a table of names and numbers has, read without opening the database.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn number_of(path: &Path, table: &str, key: &str) -> io::Result<Option<u64>> {
+    let shape = Shape { key: KeyShape::Text, value: ValueShape::Number };
+    let mut image = Image::open(path)?;
+    let mut found = None;
+    if let Some(root) = State::latest(&mut image, &mut Damage::default()).root(table, shape) {
+        let Ok(_) = image.walk(root, shape.into(), |name, value, _| {
+            if name == key.as_bytes() {
+                found = number(value);
+            }
+            Ok::<(), Infallible>(())
+        });
+    }
+    Ok(found)
 }
 
 /// Checks the checksum of every page of a database, before redb opens it and trusts them. Changes nothing.
@@ -323,8 +343,8 @@ impl Copy<'_> {
                 self.highest = self.highest.max(number(key));
             }
             match put {
-                Put::Written => table.count(trust, true),
-                Put::Refused => table.count(trust, false),
+                Put::Written => table.count(trust, key.len() + value.len(), true),
+                Put::Refused => table.count(trust, 0, false),
                 Put::Present => table.rows_twice += 1,
             }
             Ok::<(), redb::StorageError>(())

@@ -36,6 +36,8 @@ pub struct TableFindings {
     pub rows_expected: Option<u64>,
     /// Rows that were read and make sense.
     pub rows: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
     /// Those of them that were on a page whose checksum is wrong: they may be altered.
     pub rows_doubtful: u64,
     /// Rows that make no sense.
@@ -153,9 +155,10 @@ impl TableFindings {
         TableFindings { name, ..TableFindings::default() }
     }
 
-    pub(super) fn count(&mut self, trust: Trust, is_valid: bool) {
+    pub(super) fn count(&mut self, trust: Trust, bytes: usize, is_valid: bool) {
         if is_valid {
             self.rows += 1;
+            self.bytes += bytes as u64;
             self.rows_doubtful += u64::from(trust == Trust::Doubtful);
         } else {
             self.rows_refused += 1;
@@ -216,7 +219,7 @@ fn utc(now: Timestamp) -> String {
 }
 
 /// `20261121T154800Z`, which every file system takes for a name.
-pub(super) fn compact_utc(now: Timestamp) -> String {
+pub(in crate::store) fn compact_utc(now: Timestamp) -> String {
     utc(now).replace(['-', ':'], "")
 }
 
