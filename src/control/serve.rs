@@ -191,5 +191,5 @@ impl Control {
 }
 
 async fn send(writer: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
-    Ok(timeout(PATIENCE, writer.write_all(&reply.to_line())).await??)
+    timeout(PATIENCE, writer.write_all(&reply.to_line())).await?
 }

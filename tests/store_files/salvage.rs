@@ -168,6 +168,10 @@ fn start(directory: &Arc<DataDirectory>, medium: &FileMedium) -> (Content, Optio
 /// Damages the bytes and returns the pages that were hit.
 fn damage(bytes: &mut Vec<u8>, random: &mut Random) -> Vec<usize> {
     let len = bytes.len();
+    // There is nothing left to damage.
+    if len < 2 * PAGE {
+        return Vec::new();
+    }
     let at = random.below(len);
     let hit = match random.below(8) {
         0 | 1 => {
@@ -352,7 +356,7 @@ fn a_rescue_that_was_cut_short_is_finished_or_begun_anew() {
     let directory = Arc::new(DataDirectory::open(&scratch.path("data")).unwrap());
     let salvaged = directory.path().join("dunlin.redb.salvaged");
     let (_, content_before) = build(&salvaged, Ending::Closed);
-    let medium = FileMedium::new(directory.clone());
+    let medium = FileMedium::new(directory);
     assert_eq!(
         content(&medium.open(CACHE).unwrap()),
         content_before,
