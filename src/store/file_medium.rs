@@ -30,7 +30,7 @@ const RESERVE_BYTES: u64 = 64 << 20;
 /// On a small disk the reserve is this part of what is free.
 const RESERVE_PART: u64 = 16;
 /// A reserve below this is of no use: redb grows its file in larger steps.
-const RESERVE_BYTES_MIN: u64 = 256 << 10;
+const RESERVE_BYTES_MIN: u64 = 1 << 20;
 /// The file of the reserve.
 const RESERVE: &str = "reserve";
 /// Bytes that the reserve is written in.
@@ -50,8 +50,34 @@ pub struct FileMedium {
     cache_is_true: AtomicBool,
     /// Whether the pages of the database were found whole.
     is_checked: AtomicBool,
-    /// Bytes of the reserve; 0 if there is none.
-    reserve_bytes: AtomicU64,
+    reserve: Reserve,
+}
+
+/// What is known of the reserve.
+#[derive(Debug, Default)]
+struct Reserve {
+    /// Its bytes; 0 if there is none.
+    bytes: AtomicU64,
+    /// The bytes that it should have. They never become fewer: what is free when the reserve was just given up
+    /// says nothing of the disk.
+    wanted: AtomicU64,
+}
+
+impl Reserve {
+    /// The bytes that it should have, with this many free and this many in it.
+    fn wanted(&self, free: u64, there: u64) -> u64 {
+        let part = ((free + there) / RESERVE_PART).max(there).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES);
+        part.max(self.wanted.fetch_max(part, Ordering::Relaxed))
+    }
+
+    /// Whether there is room to go on with this many bytes free. With a reserve as much again must be free, so
+    /// that commits on the way are not the ones that find the disk full; without one, enough for both.
+    fn has_room(&self, free: u64) -> bool {
+        match self.bytes.load(Ordering::Relaxed) {
+            0 => free >= 2 * self.wanted.load(Ordering::Relaxed).max(RESERVE_BYTES_MIN),
+            bytes => free >= bytes,
+        }
+    }
 }
 
 impl FileMedium {
@@ -62,7 +88,7 @@ impl FileMedium {
             cache_is_true: AtomicBool::new(directory.was_clean()),
             directory,
             is_checked: AtomicBool::new(false),
-            reserve_bytes: AtomicU64::new(0),
+            reserve: Reserve::default(),
         };
         if let Err(error) = medium.make_reserve() {
             warn!(
@@ -73,7 +99,7 @@ impl FileMedium {
         medium
     }
 
-    fn reserve(&self) -> PathBuf {
+    fn reserve_file(&self) -> PathBuf {
         self.directory.path().join(RESERVE)
     }
 
@@ -110,35 +136,29 @@ impl Medium for FileMedium {
     }
 
     fn has_room(&self) -> bool {
-        let reserve = self.reserve_bytes.load(Ordering::Relaxed);
-        // As much again as the reserve: commits on the way must not be the ones that find the disk full.
-        reserve > 0 && self.free_bytes().is_ok_and(|free| free >= reserve)
+        self.free_bytes().is_ok_and(|free| self.reserve.has_room(free))
     }
 
     fn release_reserve(&self) -> io::Result<()> {
-        self.reserve_bytes.store(0, Ordering::Relaxed);
-        remove_if_there(&self.reserve())?;
+        self.reserve.bytes.store(0, Ordering::Relaxed);
+        remove_if_there(&self.reserve_file())?;
         self.directory.sync()
     }
 
     fn make_reserve(&self) -> io::Result<()> {
-        let path = self.reserve();
-        let there = allocated_bytes(&path);
-        let wanted = ((self.free_bytes()? + there) / RESERVE_PART).min(RESERVE_BYTES);
-        if there > 0 && there >= wanted {
-            self.reserve_bytes.store(there, Ordering::Relaxed);
+        let path = self.reserve_file();
+        let (free, there) = (self.free_bytes()?, allocated_bytes(&path));
+        let wanted = self.reserve.wanted(free, there);
+        if there >= wanted {
+            self.reserve.bytes.store(there, Ordering::Relaxed);
             return Ok(());
-        }
-        if wanted < RESERVE_BYTES_MIN {
-            self.release_reserve()?;
-            return Err(io::ErrorKind::StorageFull.into());
         }
         if wanted < RESERVE_BYTES {
             warn!(reserve_bytes = wanted, "little disk space is free, less than usual is reserved");
         }
         let written = fill(&path, wanted).and_then(|()| self.directory.sync());
         match written {
-            Ok(()) => self.reserve_bytes.store(wanted, Ordering::Relaxed),
+            Ok(()) => self.reserve.bytes.store(wanted, Ordering::Relaxed),
             Err(_) => self.release_reserve()?,
         }
         written
@@ -288,5 +308,38 @@ fn into_database_error(error: redb::Error) -> DatabaseError {
         redb::Error::Io(error) => error.into(),
         redb::Error::Corrupted(what) => StorageError::Corrupted(what).into(),
         other => io::Error::other(other).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_small_disk_has_a_small_reserve() {
+        for (free, there, wanted) in
+            [(0, 0, 1), (100, 0, 6), (16 * 64, 0, 64), (1 << 20, 0, 64), (0, 64, 64), (92, 4, 6)]
+        {
+            assert_eq!(Reserve::default().wanted(free * MIB, there * MIB) / MIB, wanted, "{free} {there}");
+        }
+    }
+
+    /// Given up, the reserve is what is free on the disk. To take that for room would use it up.
+    #[test]
+    fn what_the_reserve_has_set_free_is_no_room() {
+        let reserve = Reserve::default();
+        assert_eq!(reserve.wanted(10_000 * MIB, 0), 64 * MIB);
+        reserve.bytes.store(64 * MIB, Ordering::Relaxed);
+        assert!(reserve.has_room(64 * MIB));
+        assert!(!reserve.has_room(64 * MIB - 1));
+
+        reserve.bytes.store(0, Ordering::Relaxed);
+        assert!(!reserve.has_room(64 * MIB), "what was given up");
+        assert!(!reserve.has_room(128 * MIB - 1));
+        assert!(reserve.has_room(128 * MIB), "enough to make it again and to go on");
+        assert_eq!(reserve.wanted(128 * MIB, 0), 64 * MIB, "made again as it was");
+        assert!(!Reserve::default().has_room(MIB), "on a disk that was full from the start");
     }
 }

@@ -94,7 +94,8 @@ pub trait Medium: Send + Sync + 'static {
     /// What redb says.
     fn open(&self, cache_bytes: usize) -> Result<redb::Database, redb::DatabaseError>;
 
-    /// Whether there is room to go on: the reserve is there and more than it is free.
+    /// Whether there is room to go on: the reserve is there and as much again is free, or there is enough for
+    /// [`make_reserve`](Medium::make_reserve) and as much again.
     fn has_room(&self) -> bool;
 
     /// Gives the reserve up, so that what is to be written can be, at least once.
