@@ -6,6 +6,7 @@ pub mod broker;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod control;
 pub mod limits;
 pub mod message;
 pub mod net;

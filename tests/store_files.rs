@@ -5,6 +5,8 @@
 mod directory;
 #[path = "store_files/medium.rs"]
 mod medium;
+#[path = "store_files/salvage.rs"]
+mod salvage;
 
 use std::{
     fs,

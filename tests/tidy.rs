@@ -23,6 +23,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("session", &["message", "codec", "topic", "time", "acl", "limits"]),
     ("broker", &["session", "message", "acl", "codec", "topic", "time", "limits"]),
     ("store", &["broker", "session", "message", "acl", "codec", "topic", "time"]),
+    ("control", &["store"]),
     ("config", &["topic", "limits"]),
     ("net", &["config", "time"]),
     ("auth", &["acl", "codec", "config", "net"]),

@@ -3,13 +3,16 @@
 //! Exit codes of all commands: 0 success, 1 failure while running, 2 wrong usage or configuration. Results go
 //! to standard output, everything else to standard error.
 
+mod backup;
 mod certs;
 mod check;
 mod client;
 mod completions;
 mod format;
+mod place;
 mod publish;
 mod serve;
+mod store;
 mod subscribe;
 
 use std::{
@@ -58,6 +61,7 @@ Examples:
   dunlin certs certs                           Make certificates for development
   dunlin sub -t 'sensors/#' -v                 Print messages with their topics
   dunlin pub -t sensors/1 -m 21.5 -q 1         Publish a message
+  dunlin backup /backup/dunlin.redb            Copy what is stored, while the broker runs
 
 Configuration: flags over DUNLIN__SECTION__KEY variables over the file over defaults.
 Exit codes: 0 success, 1 failure while running, 2 wrong usage or configuration.";
@@ -74,6 +78,12 @@ enum Command {
     Pub(publish::Arguments),
     /// Subscribe to topics and print what arrives
     Sub(subscribe::Arguments),
+    /// Copy the store to a file, while the broker runs or while it does not
+    Backup(backup::BackupArguments),
+    /// Make a backup the store
+    Restore(backup::RestoreArguments),
+    /// Check, describe or compact the store on disk
+    Store(store::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -133,6 +143,9 @@ pub fn main() -> ExitCode {
         Command::Certs(arguments) => certs::main(&arguments),
         Command::Pub(arguments) => publish::main(arguments),
         Command::Sub(arguments) => subscribe::main(arguments),
+        Command::Backup(arguments) => backup::main(arguments),
+        Command::Restore(arguments) => backup::restore_main(arguments),
+        Command::Store(arguments) => store::main(arguments),
         Command::Completions(arguments) => completions::main(&arguments),
     }
 }

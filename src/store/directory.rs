@@ -21,6 +21,8 @@ use crate::time::Timestamp;
 const LOCK: &str = "lock";
 /// The database.
 const DATABASE: &str = "dunlin.redb";
+/// What could be saved of a damaged database, before it takes its place.
+const SALVAGED: &str = "dunlin.redb.salvaged";
 /// Damaged databases.
 const QUARANTINE: &str = "quarantine";
 /// The control socket of the broker that runs here.
@@ -149,6 +151,11 @@ impl DataDirectory {
     #[must_use]
     pub fn database(&self) -> PathBuf {
         self.path.join(DATABASE)
+    }
+
+    /// The file that takes the place of a damaged database.
+    pub(super) fn salvaged(&self) -> PathBuf {
+        self.path.join(SALVAGED)
     }
 
     /// The directory for damaged databases; it need not exist.

@@ -23,24 +23,24 @@ use redb::{Builder, Database, DatabaseError, StorageError};
 use rustix::fs::{Advice, fadvise, statvfs};
 use tracing::{info, warn};
 
-use super::{DataDirectory, Medium};
+use super::{DataDirectory, Medium, guarded, salvage::check_pages};
 
 /// The reserve: enough for the largest commit and for what redb writes beside it.
 const RESERVE_BYTES: u64 = 64 << 20;
 /// On a small disk the reserve is this part of what is free.
 const RESERVE_PART: u64 = 16;
 /// A reserve below this is of no use: redb grows its file in larger steps.
-const RESERVE_BYTES_MIN: u64 = 256 << 10;
+const RESERVE_BYTES_MIN: u64 = 1 << 20;
 /// The file of the reserve.
 const RESERVE: &str = "reserve";
 /// Bytes that the reserve is written in.
 const RESERVE_CHUNK_BYTES: usize = 64 << 10;
 /// Appended to the name of a file that is being made.
 const UNFINISHED: &str = ".new";
-/// A database is made and closed with this cache.
-const CREATION_CACHE_BYTES: usize = 1 << 20;
-/// Repairs that take less are not worth a line in the log.
-const REPAIR_SILENCE: Duration = Duration::from_secs(1);
+/// A database is made and filled with this cache.
+const CREATION_CACHE_BYTES: usize = 16 << 20;
+/// Checks and repairs that take less are not worth a line in the log.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// The database in a data directory.
 #[derive(Debug)]
@@ -48,8 +48,36 @@ pub struct FileMedium {
     directory: Arc<DataDirectory>,
     /// Whether what the system has cached of the database is what is on the disk.
     cache_is_true: AtomicBool,
-    /// Bytes of the reserve; 0 if there is none.
-    reserve_bytes: AtomicU64,
+    /// Whether the pages of the database were found whole.
+    is_checked: AtomicBool,
+    reserve: Reserve,
+}
+
+/// What is known of the reserve.
+#[derive(Debug, Default)]
+struct Reserve {
+    /// Its bytes; 0 if there is none.
+    bytes: AtomicU64,
+    /// The bytes that it should have. They never become fewer: what is free when the reserve was just given up
+    /// says nothing of the disk.
+    wanted: AtomicU64,
+}
+
+impl Reserve {
+    /// The bytes that it should have, with this many free and this many in it.
+    fn wanted(&self, free: u64, there: u64) -> u64 {
+        let part = ((free + there) / RESERVE_PART).max(there).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES);
+        part.max(self.wanted.fetch_max(part, Ordering::Relaxed))
+    }
+
+    /// Whether there is room to go on with this many bytes free. With a reserve as much again must be free, so
+    /// that commits on the way are not the ones that find the disk full; without one, enough for both.
+    fn has_room(&self, free: u64) -> bool {
+        match self.bytes.load(Ordering::Relaxed) {
+            0 => free >= 2 * self.wanted.load(Ordering::Relaxed).max(RESERVE_BYTES_MIN),
+            bytes => free >= bytes,
+        }
+    }
 }
 
 impl FileMedium {
@@ -59,7 +87,8 @@ impl FileMedium {
         let medium = FileMedium {
             cache_is_true: AtomicBool::new(directory.was_clean()),
             directory,
-            reserve_bytes: AtomicU64::new(0),
+            is_checked: AtomicBool::new(false),
+            reserve: Reserve::default(),
         };
         if let Err(error) = medium.make_reserve() {
             warn!(
@@ -70,7 +99,7 @@ impl FileMedium {
         medium
     }
 
-    fn reserve(&self) -> PathBuf {
+    fn reserve_file(&self) -> PathBuf {
         self.directory.path().join(RESERVE)
     }
 
@@ -84,50 +113,77 @@ impl FileMedium {
 impl Medium for FileMedium {
     fn open(&self, cache_bytes: usize) -> Result<Database, DatabaseError> {
         let path = self.directory.database();
-        remove_if_there(&unfinished(&path)).map_err(DatabaseError::from)?;
-        if !path.try_exists().map_err(DatabaseError::from)? {
+        remove_if_there(&unfinished(&path))?;
+        let salvaged = self.directory.salvaged();
+        if path.try_exists()? {
+            // Left by a rescue that has not come to its end; it begins anew.
+            remove_if_there(&salvaged)?;
+        } else if salvaged.try_exists()? {
+            fs::rename(&salvaged, &path)?;
+            self.directory.sync()?;
+        } else {
             create(&path, |_| Ok(())).map_err(into_database_error)?;
         }
         if !self.cache_is_true.swap(false, Ordering::Relaxed) {
-            forget_cached(&path).map_err(DatabaseError::from)?;
+            forget_cached(&path)?;
+        }
+        // Once: what this process has written since is checked by redb itself, where need be.
+        if !self.is_checked.load(Ordering::Relaxed) {
+            check(&path)?;
+            self.is_checked.store(true, Ordering::Relaxed);
         }
         open(&path, cache_bytes)
     }
 
     fn has_room(&self) -> bool {
-        let reserve = self.reserve_bytes.load(Ordering::Relaxed);
-        // As much again as the reserve: commits on the way must not be the ones that find the disk full.
-        reserve > 0 && self.free_bytes().is_ok_and(|free| free >= reserve)
+        self.free_bytes().is_ok_and(|free| self.reserve.has_room(free))
     }
 
     fn release_reserve(&self) -> io::Result<()> {
-        self.reserve_bytes.store(0, Ordering::Relaxed);
-        remove_if_there(&self.reserve())?;
+        self.reserve.bytes.store(0, Ordering::Relaxed);
+        remove_if_there(&self.reserve_file())?;
         self.directory.sync()
     }
 
     fn make_reserve(&self) -> io::Result<()> {
-        let path = self.reserve();
-        let there = allocated_bytes(&path);
-        let wanted = ((self.free_bytes()? + there) / RESERVE_PART).min(RESERVE_BYTES);
-        if there > 0 && there >= wanted {
-            self.reserve_bytes.store(there, Ordering::Relaxed);
+        let path = self.reserve_file();
+        let (free, there) = (self.free_bytes()?, allocated_bytes(&path));
+        let wanted = self.reserve.wanted(free, there);
+        if there >= wanted {
+            self.reserve.bytes.store(there, Ordering::Relaxed);
             return Ok(());
-        }
-        if wanted < RESERVE_BYTES_MIN {
-            self.release_reserve()?;
-            return Err(io::ErrorKind::StorageFull.into());
         }
         if wanted < RESERVE_BYTES {
             warn!(reserve_bytes = wanted, "little disk space is free, less than usual is reserved");
         }
         let written = fill(&path, wanted).and_then(|()| self.directory.sync());
         match written {
-            Ok(()) => self.reserve_bytes.store(wanted, Ordering::Relaxed),
+            Ok(()) => self.reserve.bytes.store(wanted, Ordering::Relaxed),
             Err(_) => self.release_reserve()?,
         }
         written
     }
+}
+
+/// Opens the database of a directory that a command has taken. It makes none.
+///
+/// # Errors
+/// What redb says; that it is damaged, too.
+pub fn open_closed(directory: &DataDirectory, cache_bytes: usize) -> Result<Database, DatabaseError> {
+    let path = directory.database();
+    check(&path)?;
+    open(&path, cache_bytes)
+}
+
+/// Checks what redb takes on trust: a page that was altered behind its back would reach clients, or make it panic.
+fn check(path: &Path) -> Result<(), DatabaseError> {
+    let started = Instant::now();
+    check_pages(path)?.map_err(StorageError::Corrupted)?;
+    let took = started.elapsed();
+    if took >= SILENCE {
+        info!(seconds = took.as_secs_f32(), "the database was checked");
+    }
+    Ok(())
 }
 
 /// Opens a database that exists. One that is empty is not one: redb would take it for new.
@@ -135,12 +191,29 @@ pub(super) fn open(path: &Path, cache_bytes: usize) -> Result<Database, Database
     let started = Instant::now();
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes).set_repair_callback(move |repair| {
-        if started.elapsed() >= REPAIR_SILENCE {
+        if started.elapsed() >= SILENCE {
             let percent = (repair.progress() * 100.0) as u32;
             info!(percent, "the database was not closed, it is being checked");
         }
     });
-    builder.open(path)
+    // redb may panic over a file that was altered.
+    match guarded(|| builder.open(path)) {
+        Ok(opened) => opened,
+        Err(panicked) => Err(StorageError::Corrupted(panicked.to_string()).into()),
+    }
+}
+
+/// Whether an error says that the file is damaged, rather than that it cannot be used now.
+#[must_use]
+pub fn is_damage(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_) => true,
+        // So redb says that it is no database, or ends too early.
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
 }
 
 /// Makes a database: under another name, and under its own only when it is whole and on the disk. An earlier
@@ -235,5 +308,38 @@ fn into_database_error(error: redb::Error) -> DatabaseError {
         redb::Error::Io(error) => error.into(),
         redb::Error::Corrupted(what) => StorageError::Corrupted(what).into(),
         other => io::Error::other(other).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_small_disk_has_a_small_reserve() {
+        for (free, there, wanted) in
+            [(0, 0, 1), (100, 0, 6), (16 * 64, 0, 64), (1 << 20, 0, 64), (0, 64, 64), (92, 4, 6)]
+        {
+            assert_eq!(Reserve::default().wanted(free * MIB, there * MIB) / MIB, wanted, "{free} {there}");
+        }
+    }
+
+    /// Given up, the reserve is what is free on the disk. To take that for room would use it up.
+    #[test]
+    fn what_the_reserve_has_set_free_is_no_room() {
+        let reserve = Reserve::default();
+        assert_eq!(reserve.wanted(10_000 * MIB, 0), 64 * MIB);
+        reserve.bytes.store(64 * MIB, Ordering::Relaxed);
+        assert!(reserve.has_room(64 * MIB));
+        assert!(!reserve.has_room(64 * MIB - 1));
+
+        reserve.bytes.store(0, Ordering::Relaxed);
+        assert!(!reserve.has_room(64 * MIB), "what was given up");
+        assert!(!reserve.has_room(128 * MIB - 1));
+        assert!(reserve.has_room(128 * MIB), "enough to make it again and to go on");
+        assert_eq!(reserve.wanted(128 * MIB, 0), 64 * MIB, "made again as it was");
+        assert!(!Reserve::default().has_room(MIB), "on a disk that was full from the start");
     }
 }

@@ -3,6 +3,7 @@
 //! A shard hands over its journal in [`Batch`]es and holds back whatever depends on one until it hears that
 //! it is committed. What a store does with a batch is its own affair; that it answers in order is not.
 
+mod backup;
 mod committer;
 mod counts;
 mod directory;
@@ -13,23 +14,31 @@ mod file_medium;
 mod guard;
 mod health;
 mod image;
+mod layout;
 mod ledger;
 mod local;
 mod plan;
 mod record;
 mod recovery;
+mod restore;
+pub mod salvage;
+mod shape;
 mod tables;
 mod wire;
 
 use std::{io, sync::Arc};
 
+pub use backup::{BackedUp, BackupError, Existing, Progress, TableInfo, backup, tables};
 pub use committer::Committer;
 pub use directory::{DataDirectory, DirectoryError, DirectoryErrorKind, control_socket};
 pub use disk::{Disk, DiskOptions};
 pub use error::{OpenError, Trouble};
-pub use file_medium::FileMedium;
+pub use file_medium::{FileMedium, is_damage, open_closed};
 pub use guard::{Panicked, guarded, is_guarded};
+pub use layout::Layout;
 pub use local::{LocalError, LocalStore};
+pub use restore::{RestoreError, Restored, restore};
+pub use shape::{KeyShape, Shape, ValueShape};
 pub use tables::SCHEMA;
 
 use crate::{
@@ -111,7 +120,8 @@ pub trait Medium: Send + Sync + 'static {
     /// What redb says.
     fn open(&self, cache_bytes: usize) -> Result<redb::Database, redb::DatabaseError>;
 
-    /// Whether there is room to go on: the reserve is there and more than it is free.
+    /// Whether there is room to go on: the reserve is there and as much again is free, or there is enough for
+    /// [`make_reserve`](Medium::make_reserve) and as much again.
     fn has_room(&self) -> bool;
 
     /// Gives the reserve up, so that what is to be written can be, at least once.

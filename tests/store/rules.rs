@@ -492,7 +492,12 @@ fn the_threads_commit_read_and_close() {
     store.close();
     let (_, recovered) = open(&disk, 0);
     let expected: Vec<StoredMessage> = (0..99)
-        .map(|number| StoredMessage { number, record: RecordId::new(number + 3), size_bytes: 11 })
+        .map(|number| StoredMessage {
+            number,
+            record: RecordId::new(number + 3),
+            size_bytes: 11,
+            qos: QoS::AtLeastOnce,
+        })
         .collect();
     assert_eq!(recovered.sessions[0].messages, expected);
     assert_eq!(recovered.sessions[0].next_number, 99);
