@@ -45,7 +45,7 @@ use crate::{
     net::{
         BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
     },
-    store::{Committed, Store},
+    store::{Committed, LocalStore, Store},
     time::Timestamp,
 };
 
@@ -61,6 +61,8 @@ pub(crate) struct Common {
     shared: Arc<Shared>,
     clock: Clock,
     store: Arc<dyn Store>,
+    /// The same, if it is in a data directory.
+    local: Option<Arc<LocalStore>>,
     authenticator: Authenticator,
     mailboxes: Arc<Mailboxes>,
     /// The same, as the store sees them.
@@ -257,6 +259,7 @@ impl Builder {
             shared,
             clock,
             store: storage.store.clone(),
+            local: storage.local.clone(),
             authenticator,
             mailboxes,
             connections: AtomicUsize::new(0),
@@ -503,6 +506,9 @@ async fn run_shard(
         }
     }
     if index == 0 {
+        if let Some(store) = &cell.common.local {
+            storage::serve_control(store);
+        }
         tokio::task::spawn_local(storage::keep_alive(cell.clone()));
     }
     if index == 0 && !cell.common.sys_interval.is_zero() {

@@ -2,20 +2,28 @@
 
 use std::{
     fmt,
+    path::Path,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::{sync::Notify, task::spawn_blocking, time::interval};
+use tokio::{
+    sync::Notify,
+    task::{spawn_blocking, spawn_local},
+    time::interval,
+};
 use tracing::{error, info, warn};
 
 use crate::{
     broker::{Sequence, Shard, Shared},
     config::{Config, Persistence},
+    control::{ControlSocket, Steer},
     limits::Parking,
     session::{Fetched, StoredSession},
-    store::{Committed, Condition, DiskOptions, LocalStore, Memory, Recovered, Store},
+    store::{
+        BackedUp, Committed, Condition, DiskOptions, Existing, LocalStore, Memory, Progress, Recovered, Store,
+    },
     time::Timestamp,
 };
 
@@ -31,6 +39,8 @@ const TOUCH_INTERVAL: Duration = Duration::from_secs(10);
 /// A store that is open, and what it gives back.
 pub(super) struct Storage {
     pub(super) store: Arc<dyn Store>,
+    /// The same, if it is in a data directory.
+    pub(super) local: Option<Arc<LocalStore>>,
     recovered: Option<Recovered>,
     /// When connections were lost that the last broker did not see the end of.
     lost_at: Timestamp,
@@ -52,7 +62,9 @@ impl Storage {
     /// Opens what the configuration names.
     pub(super) async fn open(config: &Config, now: Timestamp) -> Result<Storage, StoreError> {
         match config.persistence {
-            Persistence::Memory => Ok(Storage { store: Arc::new(Memory), recovered: None, lost_at: now }),
+            Persistence::Memory => {
+                Ok(Storage { store: Arc::new(Memory), local: None, recovered: None, lost_at: now })
+            }
             Persistence::Disk => {
                 let path = config.data_dir.clone();
                 let options = DiskOptions { cache_bytes: config.store_cache_bytes_max };
@@ -60,7 +72,8 @@ impl Storage {
                 let open = spawn_blocking(move || LocalStore::open(&path, options, now));
                 let opened = open.await.map_err(|_| StoreError("opening the store panicked".into()))?;
                 let (store, recovered, lost_at) = opened.map_err(|error| StoreError(error.to_string()))?;
-                Ok(Storage { store: Arc::new(store), recovered: Some(recovered), lost_at })
+                let store = Arc::new(store);
+                Ok(Storage { store: store.clone(), local: Some(store), recovered: Some(recovered), lost_at })
             }
         }
     }
@@ -87,6 +100,28 @@ impl Storage {
         let sessions = self.recovered.map(|recovered| recovered.sessions).unwrap_or_default();
         restore(&mut shards, sessions, self.lost_at, |client_id| common.home(client_id));
         shards
+    }
+}
+
+/// Serves the commands that steer a broker through its data directory, as long as the broker runs.
+pub(super) fn serve_control(store: &Arc<LocalStore>) {
+    match ControlSocket::bind(store.directory()) {
+        Ok(socket) => drop(spawn_local(socket.serve(Arc::new(Control(store.clone()))))),
+        Err(error) => warn!("commands cannot reach this broker, its control socket is not there: {error}"),
+    }
+}
+
+/// What commands can have done.
+struct Control(Arc<LocalStore>);
+
+impl Steer for Control {
+    fn backup(
+        &self,
+        to: &Path,
+        existing: Existing,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<BackedUp, String> {
+        self.0.backup(to, existing, progress).map_err(|error| error.to_string())
     }
 }
 

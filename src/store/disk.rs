@@ -9,6 +9,7 @@ use std::{
     collections::VecDeque,
     fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -21,7 +22,8 @@ use crate::{
 };
 
 use super::{
-    Committed, Committer, Medium, OpenError, Recovered, Store, Submitted, Trouble,
+    BackedUp, BackupError, Committed, Committer, Existing, Medium, OpenError, Progress, Recovered, Store,
+    Submitted, Trouble, backup,
     committer::RETRY_INTERVAL,
     fetch,
     health::{Health, Slot},
@@ -65,6 +67,7 @@ impl Default for DiskOptions {
 /// ```
 pub struct Disk {
     inbox: Arc<Inbox>,
+    database: Arc<Slot>,
     health: Arc<Health>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -115,7 +118,8 @@ impl Disk {
         let inbox = Arc::new(Inbox::default());
         // Unbounded: sessions have one fetch under way each.
         let (fetches, to_read) = mpsc::channel();
-        let (database, told) = (committer.database().clone(), health.clone());
+        let kept = committer.database().clone();
+        let (database, told) = (kept.clone(), health.clone());
         let reader =
             spawn("store-reader", move || read(&database, &told, &to_read)).map_err(OpenError::Io)?;
         let (theirs, told) = (inbox.clone(), health.clone());
@@ -126,7 +130,26 @@ impl Disk {
             }
         });
         let writer = writer.map_err(OpenError::Io)?;
-        Ok((Disk { inbox, health, threads: Mutex::new(vec![writer, reader]) }, recovered))
+        Ok((Disk { inbox, database: kept, health, threads: Mutex::new(vec![writer, reader]) }, recovered))
+    }
+
+    /// Copies what is committed to a file, as it is at this moment. The store goes on meanwhile, and grows.
+    ///
+    /// # Errors
+    /// Why there is no copy.
+    pub fn backup(
+        &self,
+        to: &Path,
+        existing: Existing,
+        progress: impl FnMut(Progress),
+    ) -> Result<BackedUp, BackupError> {
+        let copied = self.database.with(|database| backup(database, to, existing, progress));
+        copied.unwrap_or_else(|| Err(redb::Error::DatabaseClosed.into()))
+    }
+
+    /// Whether the store has failed: what it was given last may not be kept.
+    pub fn has_failed(&self) -> bool {
+        self.health.has_failed()
     }
 
     /// From now on these are told what the store is able to do. Otherwise they are from the first batch on.

@@ -2,11 +2,12 @@
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{
-    Committed, DataDirectory, DirectoryError, Disk, DiskOptions, FileMedium, OpenError, Recovered, Store,
-    Submitted,
+    BackedUp, BackupError, Committed, DataDirectory, DirectoryError, Disk, DiskOptions, Existing, FileMedium,
+    Layout, OpenError, Progress, Recovered, Store, Submitted, guarded,
+    salvage::{check_pages, rescue},
 };
 use crate::{broker::Batch, session::Fetch, time::Timestamp};
 
@@ -55,10 +56,60 @@ impl LocalStore {
     ) -> Result<(LocalStore, Recovered, Timestamp), LocalError> {
         let directory = Arc::new(DataDirectory::open(path).map_err(LocalError::Directory)?);
         let lost_at = directory.last_alive().map_or(now, |alive| alive.plus(LAST_ALIVE_SLACK).min(now));
+        let path = directory.database();
+        if path.exists()
+            && let Err(why) = check_pages(&path).map_err(|error| LocalError::Open(OpenError::Io(error)))?
+        {
+            replace(&directory, &why, now)?;
+        }
         let medium = Arc::new(FileMedium::new(directory.clone()));
-        let (disk, recovered) = Disk::open(medium, options, now).map_err(LocalError::Open)?;
+        let open = || guarded(|| Disk::open(medium.clone(), options, now));
+        let opened = match open() {
+            Ok(Err(OpenError::Damaged(why))) => {
+                replace(&directory, &why, now)?;
+                open()
+            }
+            Err(panicked) => {
+                replace(&directory, &panicked.to_string(), now)?;
+                open()
+            }
+            opened @ Ok(_) => opened,
+        };
+        let opened = opened.unwrap_or_else(|panicked| Err(OpenError::Damaged(panicked.to_string())));
+        let (disk, recovered) = opened.map_err(LocalError::Open)?;
         Ok((LocalStore { disk, directory }, recovered, lost_at))
     }
+
+    /// Where the store is.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Copies the store to a file while it is in use: see [`Disk::backup`].
+    ///
+    /// # Errors
+    /// Why there is no copy.
+    pub fn backup(
+        &self,
+        to: &Path,
+        existing: Existing,
+        progress: impl FnMut(Progress),
+    ) -> Result<BackedUp, BackupError> {
+        self.disk.backup(to, existing, progress)
+    }
+}
+
+/// Puts a database with all that can be read in the place of a damaged one.
+fn replace(directory: &DataDirectory, why: &str, now: Timestamp) -> Result<(), LocalError> {
+    error!("the store is damaged, what can be read of it is copied: {why}");
+    let rescue = rescue(directory, why, now, &Layout).map_err(|error| LocalError::Open(error.into()))?;
+    warn!(
+        damaged = %rescue.quarantined.display(),
+        report = %rescue.report.display(),
+        rows_lost = rescue.findings.rows_lost(),
+        "the broker starts with what could be read"
+    );
+    Ok(())
 }
 
 impl Store for LocalStore {
@@ -78,6 +129,9 @@ impl Store for LocalStore {
 
     fn close(&self, now: Timestamp) {
         self.disk.close();
+        if self.disk.has_failed() {
+            return;
+        }
         if let Err(error) = self.directory.close(now) {
             warn!("the data directory cannot be written: {error}");
         }

@@ -51,3 +51,8 @@ pub(super) fn log_keys(first: u64, last: u64) -> RangeInclusive<u64> {
 pub(super) fn record_of(key: u64) -> u64 {
     key >> PART_BITS
 }
+
+/// The part of a key.
+pub(super) fn part_of(key: u64) -> u64 {
+    key & ((1 << PART_BITS) - 1)
+}
