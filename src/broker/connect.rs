@@ -314,6 +314,7 @@ impl Shard {
         let session = &mut self.sessions[slot as usize];
         session.state = SessionState::Connected(id);
         session.expiry_secs = terms.expiry_secs;
+        session.handle.set_durability(terms.durability);
         // Never back to false: what the store knows of a session has to be ended there too.
         if terms.expiry_secs > 0 {
             session.handle.set_durable();

@@ -57,7 +57,7 @@ pub struct Dropped {
     pub reason: DropReason,
     /// The topic of the last one.
     pub topic: Arc<str>,
-    /// How many since the start, or since it was last folded into [`OTHERS`] for want of room.
+    /// How many since the start, or since it was last added to `others` for want of room.
     pub total: u64,
     /// How many that no event has told of.
     untold: u64,
@@ -65,7 +65,7 @@ pub struct Dropped {
     generation: u32,
 }
 
-/// The account of one shard. Bounded: see [`DROP_KEYS_MAX`].
+/// The account of one shard. It tells 4,096 combinations apart at a time.
 #[derive(Debug)]
 pub struct Drops {
     entries: Vec<Dropped>,

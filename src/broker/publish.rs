@@ -357,11 +357,11 @@ impl Shard {
         let Booking { durable, full } = booking;
         let has_durable = !durable.is_empty();
         let record = retained.unwrap_or_else(|| self.shared.sequence.next());
-        let gate = self.journal_message(message, record, durable, retaining, origin);
+        let (gate, delivery_gate) = self.journal_message(message, record, durable, retaining, origin);
         if has_durable {
             shares.iter_mut().for_each(|share| share.record = Some(record));
         }
-        let deferral = self.deferral(message, gate, origin);
+        let deferral = self.deferral(message, delivery_gate, origin);
         if message.qos() == QoS::ExactlyOnce && matches!(origin, Origin::Client { .. }) {
             return Ok(Accepted { is_matched, gate, full, shares, deferral });
         }
@@ -538,7 +538,8 @@ impl Shard {
     }
 
     /// Writes a QoS 1 or 2 message to the journal if anything of it must survive. Returns the commit that
-    /// its acknowledgement waits for.
+    /// its acknowledgement waits for, and the one that its delivery does if it is of QoS 2. They differ where
+    /// the publisher is promised less than a subscriber.
     fn journal_message(
         &mut self,
         message: &Arc<Message>,
@@ -546,7 +547,7 @@ impl Shard {
         targets: Vec<journal::Target>,
         retaining: Retaining,
         origin: Origin,
-    ) -> Option<u64> {
+    ) -> (Option<u64>, Option<u64>) {
         let (received, durability) = match origin {
             Origin::Client { slot, received, durability } => {
                 let session = &self.sessions[slot as usize].handle;
@@ -556,10 +557,17 @@ impl Shard {
         };
         let retain = retaining == Retaining::Done && message.publisher().is_some();
         if targets.is_empty() && received.is_none() && !retain {
-            return None;
+            return (None, None);
         }
+        let awaits_commit =
+            |target: &journal::Target| target.qos == QoS::ExactlyOnce && target.session.awaits_commit();
+        let is_awaited = durability != Durability::Commit && targets.iter().any(awaits_commit);
         let op = Op::Append { message: message.clone(), retain, targets, received };
-        self.journal.promise(record, op, durability)
+        if is_awaited {
+            return (None, Some(self.journal.gating(record, op)));
+        }
+        let gate = self.journal.promise(record, op, durability);
+        (gate, gate)
     }
 
     /// Delivers here, or sends to the shard that does.

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
+use crate::limits::Durability;
+
 /// The shared face of a session: where it lives, and what a publisher on another shard has to know before
 /// it accepts a message for it. The owner shard alone touches the session itself.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct SessionHandle {
     /// Whether the session outlives its connection, or one of its connections did, so that the store knows
     /// it, and what it is promised goes there first.
     durable: AtomicBool,
+    /// Whether what it is sent with QoS 2 is on disk first, as the listener of its last connection promises.
+    awaits_commit: AtomicBool,
     /// See [`Presence`].
     presence: AtomicU8,
     /// The number of the next QoS 1 or 2 message. Numbers start at 0 and become packet identifiers.
@@ -51,6 +55,7 @@ impl SessionHandle {
             id,
             client_id,
             durable: AtomicBool::new(false),
+            awaits_commit: AtomicBool::new(true),
             presence: AtomicU8::new(Presence::Offline as u8),
             next_number: AtomicU64::new(0),
             queued_messages: AtomicUsize::new(0),
@@ -79,6 +84,17 @@ impl SessionHandle {
     /// Says that the session is in the store from now on, until it ends. Owner only.
     pub fn set_durable(&self) {
         self.durable.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a QoS 2 message must be on disk before the session is sent it. After a crash its packet
+    /// identifier would be given to another message, which the client would take for a repetition.
+    pub fn awaits_commit(&self) -> bool {
+        self.awaits_commit.load(Ordering::Relaxed)
+    }
+
+    /// Says what the connection of the session was promised. Owner only.
+    pub fn set_durability(&self, durability: Durability) {
+        self.awaits_commit.store(durability == Durability::Commit, Ordering::Relaxed);
     }
 
     /// Whether the session can take a message now.
