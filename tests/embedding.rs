@@ -10,6 +10,7 @@ use dunlin::{
     acl::{Action, Authorize, Decision, Principal},
     auth::{Authenticate, BoxFuture, Credentials, Denial},
     codec::{ReasonCode, RetainHandling, SubscriptionOptions},
+    config::Persistence,
 };
 
 const ALL_QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -24,7 +25,7 @@ async fn broker() -> Broker {
 }
 
 async fn broker_with(change: impl FnOnce(&mut Config)) -> Broker {
-    let mut config = Config { shards: 2, ..Config::default() };
+    let mut config = Config { shards: 2, persistence: Persistence::Memory, ..Config::default() };
     change(&mut config);
     Broker::builder().config(config).no_listeners().start().await.expect("a broker that listens nowhere")
 }

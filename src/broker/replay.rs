@@ -56,37 +56,48 @@ impl Shard {
             None => drop(session.replays.pop_front()),
         }
         self.counters().deliveries_accepted.add(found.len() as u64);
+        let mut gate = None;
         for (message, qos, number) in found {
             let subscription_ids = id.map(|id| [id].into());
             let outgoing =
                 Outgoing { message, qos, retain: true, subscription_ids, share: None, record: None };
-            self.replay_message(slot, number, outgoing);
+            gate = gate.max(self.replay_message(slot, number, outgoing));
+        }
+        if let Some(link) = self.sessions[slot as usize].link() {
+            self.hold(link, gate);
         }
         Progress::Made
     }
 
-    fn replay_message(&mut self, slot: u32, number: Option<u64>, mut outgoing: Outgoing) {
+    /// Returns the commit that its delivery waits for, if it waits for any.
+    fn replay_message(&mut self, slot: u32, number: Option<u64>, mut outgoing: Outgoing) -> Option<u64> {
         let session = &mut self.sessions[slot as usize];
         let Some(number) = number else {
             session.transient.push(Source::Retained, outgoing);
-            return;
+            return None;
         };
         let handle = session.handle.clone();
         self.counters().queued_bytes.add(outgoing.message.size_bytes() as u64);
         self.counters().queued_messages.add(1);
-        outgoing.record = self.journal_replay(&handle, number, &outgoing);
+        let mut gate = None;
+        if handle.is_durable() {
+            let record = self.shared.sequence.next();
+            gate = self.journal_replay(record, &handle, number, &outgoing);
+            outgoing.record = Some(record);
+        }
         self.queue(slot, number, outgoing);
+        gate
     }
 
+    /// The packet identifier of a QoS 2 message must be known for its own before the client sees it: given to
+    /// another message after a crash, the client would take that one for a repetition.
     fn journal_replay(
         &mut self,
+        record: RecordId,
         session: &Arc<SessionHandle>,
         number: u64,
         outgoing: &Outgoing,
-    ) -> Option<RecordId> {
-        if !session.is_durable() {
-            return None;
-        }
+    ) -> Option<u64> {
         let target = journal::Target {
             session: session.clone(),
             number,
@@ -96,9 +107,11 @@ impl Shard {
             share: None,
         };
         let message = outgoing.message.clone();
-        let record = Some(self.shared.sequence.next());
-        self.journal
-            .lazy(record, Op::Append { message, retain: false, targets: vec![target], received: None });
-        record
+        let op = Op::Append { message, retain: false, targets: vec![target], received: None };
+        if outgoing.qos == QoS::ExactlyOnce && session.awaits_commit() {
+            return Some(self.journal.gating(record, op));
+        }
+        self.journal.lazy(Some(record), op);
+        None
     }
 }

@@ -211,7 +211,7 @@ impl Shard {
     }
 
     /// Holds back what is written to a link from here on until a commit.
-    fn hold(&mut self, id: LinkId, gate: Option<u64>) {
+    pub(super) fn hold(&mut self, id: LinkId, gate: Option<u64>) {
         if let Some(commit) = gate {
             self.journal.wait(commit, Gate::Release(id));
             let link = &mut self.links[id.slot as usize];

@@ -34,7 +34,7 @@ use dunlin::{
         Ack, Connect, ConnectProperties, Delivery, Packet, PacketId, Publish, PublishProperties, Subscribe,
         SubscribeFilters, SubscribeProperties, SubscriptionOptions, Version,
     },
-    config::{Address, Durability, Listener, Transport},
+    config::{Address, Durability, Listener, Persistence, Transport},
     net::LocalAddress,
 };
 use tokio::net::{TcpSocket, TcpStream};
@@ -114,6 +114,8 @@ pub(crate) fn config() -> Config {
         sys_interval: Duration::ZERO,
         stop_timeout: Duration::from_secs(5),
         listeners: vec![listener("tcp", Transport::Plain)],
+        // Files are what `program` and the tests of the store are about.
+        persistence: Persistence::Memory,
         ..Config::default()
     };
     config.limits.connect_timeout = Duration::from_secs(5);
