@@ -99,13 +99,13 @@ impl Shard {
         self.check_quota(id, slot, publish)?;
         let (topic, route) = match self.resolve(id, publish)? {
             Ok(resolved) => resolved,
-            Err(fault) => return self.refuse(now, id, publish, publish.topic.into(), &fault, out),
+            Err(fault) => return self.refuse(now, id, publish, &publish.topic.into(), &fault, out),
         };
         if publish.delivery != Delivery::AtMostOnce && self.has_withheld_enough(id) {
             // Before MQTT 5 nothing but this stops a client that is read for its own acknowledgements.
             let why = "more PUBLISH than may wait for room in a queue";
             let fault = Fault { code: ReasonCode::QuotaExceeded, why };
-            return self.refuse(now, id, publish, topic, &fault, out);
+            return self.refuse(now, id, publish, &topic, &fault, out);
         }
         if let Delivery::ExactlyOnce(packet_id) = publish.delivery
             && self.sessions[slot as usize].inbound.is_unreleased(packet_id)
@@ -120,7 +120,7 @@ impl Shard {
             return Ok(());
         }
         if let Err(fault) = self.check_publish(id, publish, &topic) {
-            return self.refuse(now, id, publish, topic, &fault, out);
+            return self.refuse(now, id, publish, &topic, &fault, out);
         }
         let session = &self.sessions[slot as usize];
         let publisher = session.client_id().clone();
@@ -135,7 +135,7 @@ impl Shard {
                 self.deliver_behind_ack(now, slot, &message, accepted, out);
                 Ok(())
             }
-            Err(fault) => self.refuse(now, id, publish, topic, &fault, out),
+            Err(fault) => self.refuse(now, id, publish, &topic, &fault, out),
         }
     }
 
@@ -228,7 +228,7 @@ impl Shard {
         now: Timestamp,
         id: LinkId,
         publish: &Publish<'_>,
-        topic: Arc<str>,
+        topic: &Arc<str>,
         fault: &Fault,
         out: &mut Outputs,
     ) -> Result<(), Cause> {

@@ -106,9 +106,15 @@ impl Storage {
 /// Serves the commands that steer a broker through its data directory, as long as the broker runs.
 pub(super) fn serve_control(store: &Arc<LocalStore>) {
     match ControlSocket::bind(store.directory()) {
-        Ok(socket) => drop(spawn_local(socket.serve(Arc::new(Control(store.clone()))))),
+        Ok(socket) => start(socket.serve(Arc::new(Control(store.clone())))),
         Err(error) => warn!("commands cannot reach this broker, its control socket is not there: {error}"),
     }
+}
+
+/// Starts a task that ends with its thread.
+#[expect(clippy::disallowed_methods, reason = "the shell has tasks")]
+fn start(task: impl Future<Output = ()> + 'static) {
+    drop(spawn_local(task));
 }
 
 /// What commands can have done.

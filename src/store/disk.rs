@@ -97,6 +97,13 @@ struct Queue {
     is_closing: bool,
 }
 
+/// What was taken out of the inbox at a time.
+struct Taken {
+    batches: Vec<(u16, Batch, Size)>,
+    fetches: Vec<(u16, Fetch)>,
+    is_closing: bool,
+}
+
 #[derive(Clone, Copy, Default)]
 struct Size {
     ops: usize,
@@ -253,7 +260,7 @@ impl Inbox {
     }
 
     /// Waits until something is due, and takes all there is.
-    fn take(&self, wake_at: Option<Instant>) -> (Vec<(u16, Batch, Size)>, Vec<(u16, Fetch)>, bool) {
+    fn take(&self, wake_at: Option<Instant>) -> Taken {
         let mut queue = self.lock();
         loop {
             let now = Instant::now();
@@ -270,8 +277,11 @@ impl Inbox {
             };
         }
         queue.due_at = None;
-        let taken = (std::mem::take(&mut queue.batches), std::mem::take(&mut queue.fetches));
-        (taken.0, taken.1, queue.is_closing)
+        Taken {
+            batches: std::mem::take(&mut queue.batches),
+            fetches: std::mem::take(&mut queue.fetches),
+            is_closing: queue.is_closing,
+        }
     }
 
     /// Takes what is committed out of the backlog.
@@ -314,7 +324,7 @@ impl Worker {
     fn run(mut self) {
         let mut wake_at = None;
         loop {
-            let (batches, fetches, is_closing) = self.inbox.take(wake_at);
+            let Taken { batches, fetches, is_closing } = self.inbox.take(wake_at);
             if self.commit_all(batches).is_err() {
                 return;
             }
@@ -331,7 +341,7 @@ impl Worker {
             }
         }
         // Nothing comes any more: who submits has been stopped before.
-        let (batches, _, _) = self.inbox.take(None);
+        let batches = self.inbox.take(None).batches;
         if self.commit_all(batches).is_ok() && self.committer.close(Instant::now()).is_err() {
             tracing::warn!("the store could not be closed in order; nothing that was promised is lost");
         }

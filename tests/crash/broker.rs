@@ -15,6 +15,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// A directory with a configuration, data and a log, and the broker that may run in it.
 pub(crate) struct Broker {
     directory: PathBuf,
+    /// Size of the file system that holds its data, if it has one of its own.
+    disk_mib: Option<u32>,
     child: Option<Child>,
 }
 
@@ -24,10 +26,16 @@ impl Broker {
         let directory = std::env::temp_dir().join(format!("dunlin-crash-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).unwrap();
-        let broker = Broker { directory, child: None };
+        let broker = Broker { directory, disk_mib: None, child: None };
         let listener = format!("[[listeners]]\nkind = \"unix\"\npath = {:?}\n", broker.socket());
         fs::write(broker.directory.join("dunlin.toml"), format!("{settings}\n{listener}")).unwrap();
         broker
+    }
+
+    /// The data is on a disk of its own of this size, which is gone with the process.
+    pub(crate) fn on_disk_of(mut self, mib: u32) -> Broker {
+        self.disk_mib = Some(mib);
+        self
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -45,7 +53,17 @@ impl Broker {
     /// Starts the broker and waits until it takes connections.
     pub(crate) fn start(&mut self) {
         let log = File::options().append(true).create(true).open(self.log()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dunlin"));
+        let program = env!("CARGO_BIN_EXE_dunlin");
+        let mut command = match self.disk_mib {
+            None => Command::new(program),
+            Some(mib) => {
+                fs::create_dir_all(self.data()).unwrap();
+                let mut command = in_own_mounts();
+                let script = r#"mount -t tmpfs -o size="$1"m dunlin "$2" && shift 2 && exec "$@""#;
+                command.args(["sh", "-c", script, "sh", &mib.to_string()]).arg(self.data()).arg(program);
+                command
+            }
+        };
         command.arg("--config").arg(self.directory.join("dunlin.toml")).arg("--data-dir").arg(self.data());
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().unwrap());
@@ -94,6 +112,19 @@ impl Drop for Broker {
             let _ = fs::remove_dir_all(&self.directory);
         }
     }
+}
+
+/// A command that sees file systems that nobody else sees.
+fn in_own_mounts() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "--"]);
+    command
+}
+
+/// Whether this machine lets us mount file systems that nobody else sees.
+pub(crate) fn can_mount() -> bool {
+    let mounted = in_own_mounts().args(["mount", "-t", "tmpfs", "dunlin", "/tmp"]).status();
+    mounted.is_ok_and(|status| status.success())
 }
 
 fn show(path: &Path) -> String {

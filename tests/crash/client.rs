@@ -31,7 +31,7 @@ const IDLE_READS: usize = 250;
 pub(crate) enum Got {
     ConnAck { session_present: bool },
     Publish { topic: String, payload: String, delivery: Delivery },
-    Ack { kind: PacketKind, id: PacketId },
+    Ack { kind: PacketKind, id: PacketId, reason: ReasonCode },
     SubAck,
 }
 
@@ -134,6 +134,30 @@ impl Connection {
         Ok(got)
     }
 
+    /// Publishes with QoS 1.
+    pub(crate) fn publish(&mut self, id: PacketId, topic: &str, payload: &[u8]) -> Result<(), Gone> {
+        let properties = PublishProperties::default();
+        let delivery = Delivery::AtLeastOnce(id);
+        self.send(&Packet::Publish(Publish {
+            dup: false,
+            delivery,
+            retain: false,
+            topic,
+            properties,
+            payload,
+        }))
+    }
+
+    /// Subscribes; SUBACK is for the caller to read.
+    pub(crate) fn subscribe(&mut self, filter: &str, qos: QoS) -> Result<(), Gone> {
+        let options = SubscriptionOptions { qos, ..SubscriptionOptions::default() };
+        self.send(&Packet::Subscribe(Subscribe {
+            packet_id: PacketId::MIN,
+            properties: SubscribeProperties::default(),
+            filters: SubscribeFilters::from_list(&[(filter, options)]),
+        }))
+    }
+
     /// Ends the session's connection as it should be, and waits for the broker to close it.
     pub(crate) fn disconnect(mut self) -> Result<(), Gone> {
         let properties = DisconnectProperties::default();
@@ -155,11 +179,7 @@ fn understood(packet: &Packet<'_>) -> Got {
             delivery: publish.delivery,
         },
         Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
-            // An identifier may be unknown where its end was lost; any other refusal is none to expect.
-            let is_fine = matches!(ack.reason, ReasonCode::Success | ReasonCode::NoMatchingSubscribers)
-                || ack.reason == ReasonCode::PacketIdentifierNotFound;
-            assert!(is_fine, "{packet:?}");
-            Got::Ack { kind: packet.kind(), id: ack.packet_id }
+            Got::Ack { kind: packet.kind(), id: ack.packet_id, reason: ack.reason }
         }
         Packet::SubAck(suback) => {
             assert!(suback.codes.iter().all(|code| *code <= 2), "{packet:?}");
@@ -270,7 +290,10 @@ impl Publisher {
     }
 
     fn hear(&mut self, connection: &mut Connection, got: &Got) -> Result<(), Gone> {
-        let Got::Ack { kind, id } = got else { panic!("a publisher got something else") };
+        let Got::Ack { kind, id, reason } = got else { panic!("a publisher got something else") };
+        // An identifier may be unknown where its end was lost; any other refusal is none to expect.
+        let is_known = !reason.is_error() || *reason == ReasonCode::PacketIdentifierNotFound;
+        assert!(is_known, "{kind} with {reason:?}");
         let Some(at) = self.inflight.iter().position(|inflight| inflight.id == *id) else { return Ok(()) };
         match kind {
             PacketKind::PubAck => self.acknowledged.push(self.inflight.remove(at).number),
@@ -314,12 +337,7 @@ impl Subscriber {
         let (mut connection, session_present) = Connection::open(&self.who, None)?;
         assert!(session_present || !self.is_subscribed, "the session of {} is lost", self.who.id);
         if !self.is_subscribed {
-            let options = SubscriptionOptions { qos: self.qos, ..SubscriptionOptions::default() };
-            connection.send(&Packet::Subscribe(Subscribe {
-                packet_id: PacketId::MIN,
-                properties: SubscribeProperties::default(),
-                filters: SubscribeFilters::from_list(&[(&self.filter, options)]),
-            }))?;
+            connection.subscribe(&self.filter, self.qos)?;
         }
         let (mut packets, mut idle) = (0, 0);
         loop {
@@ -359,7 +377,7 @@ impl Subscriber {
                     Delivery::ExactlyOnce(id) => connection.ack(PacketKind::PubRec, id),
                 }
             }
-            Got::Ack { kind: PacketKind::PubRel, id } => {
+            Got::Ack { kind: PacketKind::PubRel, id, .. } => {
                 self.unreleased.remove(&id);
                 connection.ack(PacketKind::PubComp, id)
             }
