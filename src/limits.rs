@@ -63,10 +63,12 @@ pub struct Limits {
 /// of an offline session everything does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parking {
-    /// Messages that wait to be sent.
+    /// Messages that wait to be sent, of one session, in any case.
     pub messages_max: usize,
     /// Their bytes.
     pub bytes_max: usize,
+    /// Sessions of one shard keep more than that as long as they keep fewer bytes than this together.
+    pub spare_bytes_max: usize,
 }
 
 /// What happens to a QoS 1 or 2 message for a session when there is no room in the queues.
@@ -141,7 +143,7 @@ impl Default for Limits {
 
 impl Default for Parking {
     fn default() -> Self {
-        Parking { messages_max: 512, bytes_max: MIB }
+        Parking { messages_max: 512, bytes_max: MIB, spare_bytes_max: 32 * MIB }
     }
 }
 

@@ -271,7 +271,9 @@ impl Shard {
             client_id.clone(),
         ));
         // A message of the client's session before may still wait, and must not be overtaken.
-        entry.insert(Session { deferred_until: self.deferred_until, ..Session::new(handle, now) });
+        let session =
+            entry.insert(Session { deferred_until: self.deferred_until, ..Session::new(handle, now) });
+        session.outbound.count_in(&self.loaded);
         self.by_client.insert(client_id.clone(), slot);
         self.counters().sessions.add(1);
         (slot, false, gate)

@@ -22,7 +22,10 @@ mod subscribe;
 pub mod sys;
 mod timers;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -71,6 +74,8 @@ pub struct Shard {
     drops: Drops,
     /// Links that are closed at the end of this turn: their queue overflowed, or they cannot be answered.
     doomed: Vec<(LinkId, Cause)>,
+    /// Bytes of messages that wait in memory, in all sessions that may park them.
+    loaded: Arc<AtomicUsize>,
     /// Memory that is used again from message to message.
     numbers: Vec<u64>,
 }
@@ -109,6 +114,7 @@ impl Shard {
             withheld: BTreeMap::new(),
             drops: Drops::new(shared.seed),
             doomed: Vec::new(),
+            loaded: Arc::default(),
             numbers: Vec::new(),
             shared,
         }

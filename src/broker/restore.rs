@@ -40,6 +40,7 @@ impl Shard {
             will: stored.will,
             ..Session::new(handle, since)
         };
+        session.outbound.count_in(&self.loaded);
         for (filter, subscription) in stored.subscriptions {
             self.shared.router.subscribe(&filter, &session.handle, subscription);
             session.shares += usize::from(filter.share_name().is_some());

@@ -298,7 +298,11 @@ impl Run {
         let rules = Rules::new(&mut random);
         let (session_max, all_max) = (2 + random.below(6), 3 + random.below(12));
         let is_parking = !random.one_in(4);
-        let parking = Parking { messages_max: 1 + random.below(4), bytes_max: 20 + random.below(100) };
+        let parking = Parking {
+            messages_max: 1 + random.below(4),
+            bytes_max: 20 + random.below(100),
+            spare_bytes_max: random.pick(&[0, 100]),
+        };
         let crashes = is_parking && !rules.drop() && !random.one_in(3);
         let world = World::with(shards, |shared| {
             shared.parking = is_parking.then_some(parking);

@@ -7,7 +7,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, VecDeque},
     num::NonZeroU32,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicUsize},
 };
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 
 use super::{RecordId, StoredMessage, parked::Parked};
 
-use parking::Fetching;
+use parking::{Fetching, Loaded};
 pub use parking::{Request, Shed};
 
 /// One message for one client.
@@ -67,7 +67,7 @@ pub struct Outbound {
     again: VecDeque<Again>,
     queue: VecDeque<Queued>,
     /// Bytes of the messages in `queue`.
-    queue_bytes: usize,
+    loaded: Loaded,
     parked: Parked,
     fetching: Option<Fetching>,
     /// Messages that are to be dropped, and are read from the store before.
@@ -179,7 +179,7 @@ impl Outbound {
     /// arrive out of order where several shards publish.
     pub fn enqueue(&mut self, number: u64, outgoing: Outgoing) {
         debug_assert!(number >= self.base, "number {number} is before the window at {}", self.base);
-        self.queue_bytes += outgoing.message.size_bytes();
+        self.loaded.add(outgoing.message.size_bytes());
         let queued = Queued { number, outgoing };
         match self.queue.back() {
             Some(last) if last.number > number => {
@@ -327,6 +327,11 @@ impl Outbound {
         self.again = again.into_iter().map(|(_, again)| again).chain(unrepeated).collect();
     }
 
+    /// Counts what waits here in memory, in bytes, in a total of many sessions.
+    pub fn count_in(&mut self, total: &Arc<AtomicUsize>) {
+        self.loaded.count_in(total);
+    }
+
     /// All numbers from this one on were never sent.
     pub fn sent_below(&self) -> u64 {
         self.base + self.window.len() as u64
@@ -390,7 +395,7 @@ impl Outbound {
         }
         for Queued { number, outgoing } in std::mem::take(&mut self.queue) {
             if is_wanted(&outgoing) {
-                self.queue_bytes -= outgoing.message.size_bytes();
+                self.loaded.sub(outgoing.message.size_bytes());
                 taken.push((number, outgoing));
             } else {
                 self.queue.push_back(Queued { number, outgoing });
@@ -419,7 +424,7 @@ impl Outbound {
 
     fn pop_queue(&mut self) -> Option<(u64, Outgoing)> {
         let Queued { number, outgoing } = self.queue.pop_front()?;
-        self.queue_bytes -= outgoing.message.size_bytes();
+        self.loaded.sub(outgoing.message.size_bytes());
         Some((number, outgoing))
     }
 

@@ -1,16 +1,61 @@
 //! The part of a queue that waits in the store alone, and how it comes back.
 //!
 //! What is parked has a reference in memory and nothing else. A session without connection parks all that it
-//! can, one with a connection what is beyond the limits of [`Parking`]. Before a parked message can be sent it
+//! can, one with a connection what is beyond the limits of [`Parking`]: it keeps some in any case, and more as
+//! long as all sessions together keep little. Before a parked message can be sent it
 //! is fetched: one request at a time, whose answer may come late, after the session has lost its connection.
 //!
 //! Messages of shared subscriptions are never parked, for another member may get them at any time.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use super::{
     super::{Fetched, RecordId, StoredMessage, StoredPresence, StoredSession},
     Again, Body, Outbound, Outgoing, Sending,
 };
 use crate::{codec::QoS, limits::Parking};
+
+/// Bytes of one session's messages that wait in memory, counted in a total of many sessions too.
+#[derive(Debug, Default)]
+pub(super) struct Loaded {
+    bytes: usize,
+    total: Option<Arc<AtomicUsize>>,
+}
+
+impl Loaded {
+    pub(super) fn count_in(&mut self, total: &Arc<AtomicUsize>) {
+        total.fetch_add(self.bytes, Ordering::Relaxed);
+        self.total = Some(total.clone());
+    }
+
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.bytes += bytes;
+        if let Some(total) = &self.total {
+            total.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn sub(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        if let Some(total) = &self.total {
+            total.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether all sessions together have as much in memory as they may.
+    fn is_crowded(&self, parking: &Parking) -> bool {
+        self.total.as_ref().is_none_or(|total| total.load(Ordering::Relaxed) >= parking.spare_bytes_max)
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        self.sub(self.bytes);
+    }
+}
 
 /// A request to the store that is not answered.
 #[derive(Debug)]
@@ -51,10 +96,10 @@ impl Outbound {
         parking: &Parking,
         is_connected: bool,
     ) {
-        let is_beyond =
-            !is_connected || self.stored_parked() > 0 || self.queue.len() >= parking.messages_max || {
-                self.queue_bytes + outgoing.message.size_bytes() > parking.bytes_max && !self.queue.is_empty()
-            };
+        let is_beyond = !is_connected
+            || self.stored_parked() > 0
+            || (self.loaded.is_crowded(parking)
+                && (self.queue.len() >= parking.messages_max || self.loaded.bytes > parking.bytes_max));
         match stored(number, &outgoing).filter(|_| is_beyond) {
             Some(stored) => self.parked.insert(stored),
             None => self.enqueue(number, outgoing),
@@ -74,7 +119,7 @@ impl Outbound {
         for queued in std::mem::take(&mut self.queue) {
             match stored(queued.number, &queued.outgoing) {
                 Some(stored) => {
-                    self.queue_bytes -= queued.outgoing.message.size_bytes();
+                    self.loaded.sub(queued.outgoing.message.size_bytes());
                     self.parked.insert(stored);
                 }
                 None => self.queue.push_back(queued),
@@ -104,7 +149,8 @@ impl Outbound {
             }
         } else if let Some(first) = self.parked.first() {
             let loaded = self.queue.partition_point(|queued| queued.number < first);
-            if loaded > parking.messages_max / 2 || (loaded > 0 && self.queue_bytes > parking.bytes_max / 2) {
+            if loaded > parking.messages_max / 2 || (loaded > 0 && self.loaded.bytes > parking.bytes_max / 2)
+            {
                 return None;
             }
             while let Some(next) = self.parked.front() {
