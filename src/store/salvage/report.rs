@@ -23,6 +23,8 @@ pub struct Findings {
     pub tree: Damage,
     /// What redb keeps for itself.
     pub system: Damage,
+    /// Tables that are not known; an examination has them.
+    pub others: Damage,
     /// The tables.
     pub tables: Vec<TableFindings>,
 }
@@ -80,7 +82,11 @@ impl Findings {
         if !self.commit_is_whole {
             problems.push("the note of the last commit is damaged: the state before it counts".into());
         }
-        for (what, damage) in [("the list of tables", &self.tree), ("the list of free pages", &self.system)] {
+        for (what, damage) in [
+            ("the list of tables", &self.tree),
+            ("the list of free pages", &self.system),
+            ("tables of another release", &self.others),
+        ] {
             if damage.is_any() {
                 problems.push(format!("{what}: {damage}"));
             }
