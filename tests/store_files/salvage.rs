@@ -383,3 +383,22 @@ fn an_examination_finds_nothing_in_a_sound_database_and_changes_nothing() {
         fs::remove_file(&path).unwrap();
     }
 }
+
+/// A crash in the middle of a commit leaves its note or its pages in pieces. That is what commits are for.
+#[test]
+fn a_torn_commit_is_no_damage() {
+    let scratch = Scratch::new();
+    for ending in [Ending::Killed, Ending::Closed] {
+        let (mut bytes, _) = build(&scratch.path("original"), ending);
+        let latest = 64 + 128 * usize::from(bytes[9] & 1);
+        bytes[latest + 20] ^= 1;
+        let path = scratch.path("torn");
+        fs::write(&path, &bytes).unwrap();
+        let checked = check_pages(&path, |_| {}).unwrap();
+        match ending {
+            Ending::Killed => assert_eq!(checked, Ok(())),
+            Ending::Closed => assert!(checked.unwrap_err().contains("last commit")),
+        }
+        fs::remove_file(scratch.path("original")).unwrap();
+    }
+}
