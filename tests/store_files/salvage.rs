@@ -330,6 +330,11 @@ fn a_rescue_keeps_the_damaged_file_and_tells_what_it_did() {
     let findings = findings.unwrap();
     let log = findings.tables.iter().find(|table| table.name == "log").unwrap();
     assert!(log.rows_doubtful > 0 && log.rows_doubtful < 40, "{log:?}");
+    assert_eq!(
+        (log.rows_of_earlier, log.rows_of_orphans),
+        (0, 0),
+        "nothing is missing, so nothing is searched for"
+    );
     assert_eq!((log.damage.pages_damaged, log.rows_refused, findings.rows_lost()), (1, 0, 0));
 
     let kept = names(&directory.quarantine());

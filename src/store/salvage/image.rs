@@ -35,6 +35,8 @@ pub struct Damage {
     pub pages_read: u64,
     /// Pages whose checksum is wrong.
     pub pages_damaged: u64,
+    /// Those of them that lead to others: what they lead to may be wrong.
+    pub branches_damaged: u64,
     /// Pages of which nothing can be read, with all that is below them.
     pub pages_unreadable: u64,
     /// Rows whose bounds in their page make no sense.
@@ -51,6 +53,7 @@ impl Damage {
     pub(super) fn add(&mut self, other: Damage) {
         self.pages_read += other.pages_read;
         self.pages_damaged += other.pages_damaged;
+        self.branches_damaged += other.branches_damaged;
         self.pages_unreadable += other.pages_unreadable;
         self.rows_unreadable += other.rows_unreadable;
     }
@@ -124,7 +127,10 @@ impl Image {
             }
             damage.pages_damaged += u64::from(trust == Trust::Doubtful);
             match page {
-                Page::Branch(branch) => open.extend(branch.children.into_iter().rev()),
+                Page::Branch(branch) => {
+                    damage.branches_damaged += u64::from(trust == Trust::Doubtful);
+                    open.extend(branch.children.into_iter().rev());
+                }
                 Page::Leaf(leaf) => {
                     for row in leaf.rows {
                         match row.map(|row| row.of(&bytes)) {

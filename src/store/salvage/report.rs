@@ -174,7 +174,9 @@ impl TableFindings {
     /// Whether rows are missing, or nobody knows how many there should be.
     pub(super) fn is_incomplete(&self) -> bool {
         let found = self.rows + self.rows_of_earlier + self.rows_of_orphans;
-        self.damage.is_any() || self.rows_expected.is_none_or(|rows| found < rows)
+        // Where all rows are there, a page with a wrong letter is no reason to search.
+        let leads_astray = self.damage.branches_damaged + self.damage.pages_unreadable > 0;
+        leads_astray || self.rows_expected.is_none_or(|rows| found < rows)
     }
 
     fn rows_lost(&self) -> u64 {
