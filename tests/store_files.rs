@@ -1,6 +1,8 @@
 //! The data directory and its files: who may use it, how a database comes to be, the reserve, damage.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
+#[path = "store_files/backup.rs"]
+mod backup;
 #[path = "store_files/directory.rs"]
 mod directory;
 #[path = "store_files/medium.rs"]

@@ -171,6 +171,9 @@ impl Medium for FileMedium {
 /// What redb says; that it is damaged, too.
 pub fn open_closed(directory: &DataDirectory, cache_bytes: usize) -> Result<Database, DatabaseError> {
     let path = directory.database();
+    if !directory.was_clean() {
+        forget_cached(&path)?;
+    }
     check(&path)?;
     open(&path, cache_bytes)
 }
@@ -178,10 +181,17 @@ pub fn open_closed(directory: &DataDirectory, cache_bytes: usize) -> Result<Data
 /// Checks what redb takes on trust: a page that was altered behind its back would reach clients, or make it panic.
 fn check(path: &Path) -> Result<(), DatabaseError> {
     let started = Instant::now();
-    check_pages(path)?.map_err(StorageError::Corrupted)?;
+    let mut told = started;
+    let progress = move |percent| {
+        if told.elapsed() >= SILENCE {
+            told = Instant::now();
+            info!(percent, "the database is being checked");
+        }
+    };
+    check_pages(path, progress)?.map_err(StorageError::Corrupted)?;
     let took = started.elapsed();
     if took >= SILENCE {
-        info!(seconds = took.as_secs_f32(), "the database was checked");
+        info!(seconds = took.as_secs_f32(), "the database is checked");
     }
     Ok(())
 }

@@ -128,7 +128,11 @@ pub(super) trait Sink {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<Put, redb::StorageError>;
 }
 
-struct Typed<'t, K: redb::Key + 'static, V: Value + 'static>(Table<'t, K, V>);
+struct Typed<'t, K: redb::Key + 'static, V: Value + 'static> {
+    table: Table<'t, K, V>,
+    /// The highest key so far. What is above it needs no look-up, and most rows come in order.
+    last: Option<Vec<u8>>,
+}
 
 impl<K: redb::Key + 'static, V: Value + 'static> Sink for Typed<'_, K, V> {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<Put, redb::StorageError> {
@@ -140,12 +144,23 @@ impl<K: redb::Key + 'static, V: Value + 'static> Sink for Typed<'_, K, V> {
         if !guarded(|| K::as_bytes(&K::from_bytes(key)).as_ref() == key).unwrap_or(false) {
             return Ok(Put::Refused);
         }
-        if self.0.get(K::from_bytes(key))?.is_some() {
+        let is_above = self.last.as_ref().is_some_and(|last| K::compare(last, key).is_lt());
+        if !is_above && self.table.get(K::from_bytes(key))?.is_some() {
             return Ok(Put::Present);
         }
-        self.0.insert(K::from_bytes(key), V::from_bytes(value))?;
+        self.table.insert(K::from_bytes(key), V::from_bytes(value))?;
+        if is_above || self.last.is_none() {
+            let last = self.last.get_or_insert_default();
+            last.clear();
+            last.extend_from_slice(key);
+        }
         Ok(Put::Written)
     }
+}
+
+/// A key as redb keeps it.
+fn bytes_of<K: redb::Key>(key: &K::SelfType<'_>) -> Vec<u8> {
+    AsRef::<[u8]>::as_ref(&K::as_bytes(key)).to_vec()
 }
 
 /// Opens a table of a shape, making it if need be, and hands it over.
@@ -156,6 +171,8 @@ pub(super) fn with_sink<T>(
     work: impl FnOnce(&mut dyn Sink) -> Result<T, redb::Error>,
 ) -> Result<T, redb::Error> {
     with_types!(shape, K, V => {
-        work(&mut Typed(transaction.open_table(TableDefinition::<'_, K, V>::new(name))?))
+        let table = transaction.open_table(TableDefinition::<'_, K, V>::new(name))?;
+        let last = table.last()?.map(|(key, _)| bytes_of::<K>(&key.value()));
+        work(&mut Typed { table, last })
     })
 }

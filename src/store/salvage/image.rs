@@ -14,6 +14,9 @@ pub(super) struct Image {
     pub(super) header: Header,
     /// First bytes of the undamaged pages that some tree has, with their ends.
     visited: BTreeSet<(u64, u64)>,
+    /// Bytes that were read, and who wants to know of them.
+    read_bytes: u64,
+    progress: Box<dyn FnMut(u64)>,
 }
 
 /// How much a row is to be trusted.
@@ -32,6 +35,8 @@ pub struct Damage {
     pub pages_read: u64,
     /// Pages whose checksum is wrong.
     pub pages_damaged: u64,
+    /// Those of them that lead to others: what they lead to may be wrong.
+    pub branches_damaged: u64,
     /// Pages of which nothing can be read, with all that is below them.
     pub pages_unreadable: u64,
     /// Rows whose bounds in their page make no sense.
@@ -48,6 +53,7 @@ impl Damage {
     pub(super) fn add(&mut self, other: Damage) {
         self.pages_read += other.pages_read;
         self.pages_damaged += other.pages_damaged;
+        self.branches_damaged += other.branches_damaged;
         self.pages_unreadable += other.pages_unreadable;
         self.rows_unreadable += other.rows_unreadable;
     }
@@ -59,7 +65,19 @@ impl Image {
         let len = file.metadata()?.len();
         let mut start = [0; HEADER_BYTES];
         let header = file.read_exact_at(&mut start, 0).ok().and_then(|()| Header::read(&start));
-        Ok(Image { file, len, header: header.unwrap_or_else(Header::unknown), visited: BTreeSet::new() })
+        Ok(Image {
+            file,
+            len,
+            header: header.unwrap_or_else(Header::unknown),
+            visited: BTreeSet::new(),
+            read_bytes: 0,
+            progress: Box::new(|_| {}),
+        })
+    }
+
+    /// Has `progress` told the percentage of the file that was read, after each page.
+    pub(super) fn tell(&mut self, progress: impl FnMut(u64) + 'static) {
+        self.progress = Box::new(progress);
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -67,13 +85,15 @@ impl Image {
     }
 
     /// The bytes of a page; `None` if it is outside of the file or the disk does not give it.
-    fn page(&self, pointer: Pointer) -> Option<(u64, Vec<u8>)> {
+    fn page(&mut self, pointer: Pointer) -> Option<(u64, Vec<u8>)> {
         let (start, len) = pointer.place(&self.header)?;
         if start.checked_add(len)? > self.len {
             return None;
         }
         let mut bytes = vec![0; len as usize];
         self.file.read_exact_at(&mut bytes, start).ok()?;
+        self.read_bytes += len;
+        (self.progress)((self.read_bytes * 100 / self.len).min(100));
         Some((start, bytes))
     }
 
@@ -107,7 +127,10 @@ impl Image {
             }
             damage.pages_damaged += u64::from(trust == Trust::Doubtful);
             match page {
-                Page::Branch(branch) => open.extend(branch.children.into_iter().rev()),
+                Page::Branch(branch) => {
+                    damage.branches_damaged += u64::from(trust == Trust::Doubtful);
+                    open.extend(branch.children.into_iter().rev());
+                }
                 Page::Leaf(leaf) => {
                     for row in leaf.rows {
                         match row.map(|row| row.of(&bytes)) {

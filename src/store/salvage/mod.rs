@@ -17,6 +17,7 @@ use std::{
 };
 
 use redb::Database;
+use tracing::error;
 
 pub use image::Damage;
 pub(super) use report::compact_utc;
@@ -84,6 +85,7 @@ pub fn examine(path: &Path, schema: &dyn Schema) -> io::Result<Findings> {
         }
         findings.tables.push(table);
     }
+    findings.others = state.others(&mut image, schema);
     Ok(findings)
 }
 
@@ -107,11 +109,13 @@ pub fn number_of(path: &Path, table: &str, key: &str) -> io::Result<Option<u64>>
 }
 
 /// Checks the checksum of every page of a database, before redb opens it and trusts them. Changes nothing.
+/// `progress` is told after each page what percentage of the file is read.
 ///
 /// # Errors
 /// What is wrong, in words, or that the file cannot be read.
-pub fn check_pages(path: &Path) -> io::Result<Result<(), String>> {
+pub fn check_pages(path: &Path, progress: impl FnMut(u64) + 'static) -> io::Result<Result<(), String>> {
     let mut image = Image::open(path)?;
+    image.tell(progress);
     if !image.header.is_whole {
         return Ok(Err("the start of the file is damaged".into()));
     }
@@ -191,6 +195,10 @@ pub fn rescue(
     sync_directory(&quarantine)?;
     fs::rename(&salvaged, &damaged)?;
     directory.sync()?;
+    error!(
+        quarantined = %quarantined.display(), report = %report.display(), rows_lost = findings.rows_lost(),
+        "the store was damaged and has been replaced by what could be read of it: {why}"
+    );
     Ok(Rescue { quarantined, report, findings })
 }
 
@@ -256,7 +264,11 @@ fn system(image: &mut Image) -> Damage {
 }
 
 /// The tables of a state of the database.
-struct State(Vec<(String, TableEntry)>);
+struct State {
+    tables: Vec<(String, TableEntry)>,
+    /// Whether these are all that there are.
+    is_whole: bool,
+}
 
 impl State {
     /// The state after the last commit that is whole.
@@ -283,18 +295,32 @@ impl State {
             });
             damage.add(walked);
         }
-        State(tables)
+        State { tables, is_whole: slot.is_whole && !damage.is_any() }
     }
 
     /// The tree of a table; notes in `table` how many rows it should have.
     fn entry(&self, name: &str, shape: Shape, table: &mut TableFindings) -> Option<Root> {
-        let entry = self.0.iter().find(|(other, _)| other == name).map(|(_, entry)| entry);
-        table.rows_expected = entry.map(|entry| entry.rows);
+        let entry = self.tables.iter().find(|(other, _)| other == name).map(|(_, entry)| entry);
+        table.rows_expected = entry.map(|entry| entry.rows).or(self.is_whole.then_some(0));
         self.root(name, shape)
     }
 
+    /// Goes through tables that the schema does not have.
+    fn others(&self, image: &mut Image, schema: &dyn Schema) -> Damage {
+        let is_known = |name: &str| schema.tables().iter().any(|(known, _)| *known == name);
+        let others = self.tables.iter().filter(|(name, entry)| entry.is_plain && !is_known(name));
+        let mut damage = Damage::default();
+        for (_, entry) in others {
+            if let Some(root) = entry.root {
+                let Ok(walked) = image.walk(root, entry.widths, |_, _, _| Ok::<(), Infallible>(()));
+                damage.add(walked);
+            }
+        }
+        damage
+    }
+
     fn root(&self, name: &str, shape: Shape) -> Option<Root> {
-        let (_, entry) = self.0.iter().find(|(other, _)| other == name)?;
+        let (_, entry) = self.tables.iter().find(|(other, _)| other == name)?;
         entry.root.filter(|_| entry.widths == shape.into())
     }
 }

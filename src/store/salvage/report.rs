@@ -23,6 +23,8 @@ pub struct Findings {
     pub tree: Damage,
     /// What redb keeps for itself.
     pub system: Damage,
+    /// Tables that are not known; an examination has them.
+    pub others: Damage,
     /// The tables.
     pub tables: Vec<TableFindings>,
 }
@@ -80,7 +82,11 @@ impl Findings {
         if !self.commit_is_whole {
             problems.push("the note of the last commit is damaged: the state before it counts".into());
         }
-        for (what, damage) in [("the list of tables", &self.tree), ("the list of free pages", &self.system)] {
+        for (what, damage) in [
+            ("the list of tables", &self.tree),
+            ("the list of free pages", &self.system),
+            ("tables of another release", &self.others),
+        ] {
             if damage.is_any() {
                 problems.push(format!("{what}: {damage}"));
             }
@@ -168,7 +174,9 @@ impl TableFindings {
     /// Whether rows are missing, or nobody knows how many there should be.
     pub(super) fn is_incomplete(&self) -> bool {
         let found = self.rows + self.rows_of_earlier + self.rows_of_orphans;
-        self.damage.is_any() || self.rows_expected.is_none_or(|rows| found < rows)
+        // Where all rows are there, a page with a wrong letter is no reason to search.
+        let leads_astray = self.damage.branches_damaged + self.damage.pages_unreadable > 0;
+        leads_astray || self.rows_expected.is_none_or(|rows| found < rows)
     }
 
     fn rows_lost(&self) -> u64 {
