@@ -2,12 +2,11 @@
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
-use tracing::{error, warn};
+use tracing::warn;
 
 use super::{
     BackedUp, BackupError, Committed, DataDirectory, DirectoryError, Disk, DiskOptions, Existing, FileMedium,
-    Layout, OpenError, Progress, Recovered, Store, Submitted, guarded,
-    salvage::{check_pages, rescue},
+    Layout, OpenError, Progress, Recovered, Store, Submitted, guarded, salvage::rescue,
 };
 use crate::{broker::Batch, session::Fetch, time::Timestamp};
 
@@ -56,12 +55,6 @@ impl LocalStore {
     ) -> Result<(LocalStore, Recovered, Timestamp), LocalError> {
         let directory = Arc::new(DataDirectory::open(path).map_err(LocalError::Directory)?);
         let lost_at = directory.last_alive().map_or(now, |alive| alive.plus(LAST_ALIVE_SLACK).min(now));
-        let path = directory.database();
-        if path.exists()
-            && let Err(why) = check_pages(&path).map_err(|error| LocalError::Open(OpenError::Io(error)))?
-        {
-            replace(&directory, &why, now)?;
-        }
         let medium = Arc::new(FileMedium::new(directory.clone()));
         let open = || guarded(|| Disk::open(medium.clone(), options, now));
         let opened = match open() {
@@ -101,7 +94,6 @@ impl LocalStore {
 
 /// Puts a database with all that can be read in the place of a damaged one.
 fn replace(directory: &DataDirectory, why: &str, now: Timestamp) -> Result<(), LocalError> {
-    error!("the store is damaged, what can be read of it is copied: {why}");
     let rescue = rescue(directory, why, now, &Layout).map_err(|error| LocalError::Open(error.into()))?;
     warn!(
         damaged = %rescue.quarantined.display(),
