@@ -17,3 +17,5 @@ mod power;
 mod rng;
 #[path = "store/rules.rs"]
 mod rules;
+#[path = "store/scale.rs"]
+mod scale;

@@ -25,6 +25,11 @@ pub(crate) struct Told {
 }
 
 impl Told {
+    /// The last commit that was told of, of whatever shard.
+    pub(crate) fn newest_so_far(&self) -> u64 {
+        self.commits.lock().unwrap().last().map_or(0, |(_, commit)| *commit)
+    }
+
     pub(crate) fn newest(&self, shard: u16) -> u64 {
         let commits = self.commits.lock().unwrap();
         commits.iter().filter(|(of, _)| *of == shard).map(|(_, commit)| *commit).max().unwrap_or(0)
