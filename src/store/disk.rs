@@ -100,6 +100,13 @@ struct Size {
     bytes: usize,
 }
 
+/// What the committer takes at once.
+struct Taken {
+    batches: Vec<(u16, Batch, Size)>,
+    fetches: Vec<(u16, Fetch)>,
+    is_closing: bool,
+}
+
 impl Disk {
     /// Opens a store and starts its threads.
     ///
@@ -155,6 +162,9 @@ impl Drop for Disk {
 impl Store for Disk {
     fn submit(&self, shard: u16, batch: Batch, shards: &Arc<dyn Committed>) -> Submitted {
         self.health.attach(shards);
+        if self.health.has_failed() {
+            return Submitted::Pending;
+        }
         let size = Size::of(&batch);
         let delay = match batch.urgency {
             Urgency::Now => None,
@@ -223,7 +233,7 @@ impl Inbox {
     }
 
     /// Waits until something is due, and takes all there is.
-    fn take(&self, wake_at: Option<Instant>) -> (Vec<(u16, Batch, Size)>, Vec<(u16, Fetch)>, bool) {
+    fn take(&self, wake_at: Option<Instant>) -> Taken {
         let mut queue = self.lock();
         loop {
             let now = Instant::now();
@@ -240,8 +250,11 @@ impl Inbox {
             };
         }
         queue.due_at = None;
-        let taken = (std::mem::take(&mut queue.batches), std::mem::take(&mut queue.fetches));
-        (taken.0, taken.1, queue.is_closing)
+        Taken {
+            batches: std::mem::take(&mut queue.batches),
+            fetches: std::mem::take(&mut queue.fetches),
+            is_closing: queue.is_closing,
+        }
     }
 
     /// Takes what is committed out of the backlog.
@@ -284,11 +297,11 @@ impl Worker {
     fn run(mut self) {
         let mut wake_at = None;
         loop {
-            let (batches, fetches, is_closing) = self.inbox.take(wake_at);
-            if self.commit_all(batches).is_err() {
+            let taken = self.inbox.take(wake_at);
+            if self.commit_all(taken.batches).is_err() {
                 return;
             }
-            for fetch in fetches {
+            for fetch in taken.fetches {
                 // The reader ends after this thread.
                 let _ = self.fetches.send(fetch);
             }
@@ -296,12 +309,12 @@ impl Worker {
                 Ok(wake_at) => wake_at,
                 Err(_) => return,
             };
-            if is_closing {
+            if taken.is_closing {
                 break;
             }
         }
         // Nothing comes any more: who submits has been stopped before.
-        let (batches, _, _) = self.inbox.take(None);
+        let batches = self.inbox.take(None).batches;
         if self.commit_all(batches).is_ok() && self.committer.close(Instant::now()).is_err() {
             tracing::warn!("the store could not be closed in order; nothing that was promised is lost");
         }

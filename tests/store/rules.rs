@@ -425,10 +425,13 @@ fn a_store_of_a_newer_release_is_refused_in_words() {
     );
 }
 
+/// Commits, and what was fetched.
+type Mail = (Vec<(u16, u64)>, Vec<Fetched>);
+
 /// Shards that can be waited for.
 #[derive(Default)]
 struct Mailbox {
-    told: Mutex<(Vec<(u16, u64)>, Vec<Fetched>)>,
+    told: Mutex<Mail>,
     news: Condvar,
 }
 
@@ -449,7 +452,7 @@ impl Committed for Mailbox {
 }
 
 impl Mailbox {
-    fn wait<T>(&self, mut ready: impl FnMut(&(Vec<(u16, u64)>, Vec<Fetched>)) -> Option<T>) -> T {
+    fn wait<T>(&self, mut ready: impl FnMut(&Mail) -> Option<T>) -> T {
         const DEADLINE: Duration = Duration::from_secs(30);
         let told = self.told.lock().unwrap();
         let is_waiting = |told: &mut _| ready(told).is_none();
