@@ -187,6 +187,14 @@ impl Model {
         }
     }
 
+    /// After a stop in order nothing that was settled may come back.
+    pub(crate) fn forget_settled(&mut self) {
+        for session in self.sessions.values_mut() {
+            session.settled.clear();
+            session.completed.clear();
+        }
+    }
+
     /// Compares what a store has with what it must have. Returns the model to go on with: what was settled
     /// lazily may be back.
     pub(crate) fn check(&self, recovered: &Recovered, committer: &Committer) -> Result<Model, String> {
