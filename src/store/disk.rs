@@ -172,11 +172,14 @@ impl Store for Disk {
             Urgency::Lazy if size.bytes > 0 => Some(LAZY_DELAY),
             Urgency::Lazy => Some(SETTLED_DELAY),
         };
-        let due_at = Instant::now() + delay.unwrap_or_default();
+        let now = Instant::now();
         let mut queue = self.inbox.lock();
         queue.batches.push((shard, batch, size));
         queue.backlog.ops += size.ops;
         queue.backlog.bytes += size.bytes;
+        // What makes a group waits for nothing.
+        let is_group = queue.backlog.ops >= GROUP_OPS_MAX || queue.backlog.bytes >= GROUP_BYTES_MAX;
+        let due_at = now + delay.filter(|_| !is_group).unwrap_or_default();
         let is_news = !queue.is_crowded
             && (queue.backlog.ops > BACKLOG_OPS_MAX || queue.backlog.bytes > BACKLOG_BYTES_MAX);
         if is_news {
