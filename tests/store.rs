@@ -3,6 +3,8 @@
 //! Crash tests take their seed from `DUNLIN_SEED`, and the number of rounds from `DUNLIN_ROUNDS`; a failure
 //! prints the seed.
 
+#![allow(clippy::unwrap_used, reason = "what is not there fails the test")]
+
 #[path = "store/driver.rs"]
 mod driver;
 #[path = "store/faults.rs"]
@@ -17,3 +19,5 @@ mod power;
 mod rng;
 #[path = "store/rules.rs"]
 mod rules;
+#[path = "store/scale.rs"]
+mod scale;

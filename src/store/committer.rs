@@ -19,7 +19,7 @@ use super::{
     fetch,
     health::{Health, Slot},
     ledger::{Aging, Ledger},
-    plan::{Fold, Plan},
+    plan::{Fold, Plan, Puts},
     recovery,
     tables::{META_CLEAN, META_NEXT, SCHEMA},
 };
@@ -52,6 +52,8 @@ pub struct Committer {
     ledger: Ledger,
     /// What is to be committed next, until it is.
     plan: Option<Plan>,
+    /// The buffers of the last transaction.
+    spare: Puts,
     /// Whether a commit was made since redb saved what makes it open quickly.
     is_unsaved: bool,
     /// Whether the reserve was given up.
@@ -94,6 +96,7 @@ impl Committer {
             health: Arc::new(Health::default()),
             ledger: found.ledger,
             plan: None,
+            spare: Puts::default(),
             is_unsaved: true,
             is_reserve_spent: false,
             says_clean: true,
@@ -144,7 +147,8 @@ impl Committer {
 
     /// Makes the next transaction of some batches, with their shards. The one before must be committed.
     pub fn stage(&mut self, group: Vec<(u16, Batch)>) {
-        let mut plan = self.plan.take().unwrap_or_default();
+        let puts = std::mem::take(&mut self.spare);
+        let mut plan = self.plan.take().unwrap_or(Plan { puts, ..Plan::default() });
         if self.ledger.is_folding() {
             // Folded before the group is entered: rows never have what its records say again.
             self.fold_into(&mut plan);
@@ -196,7 +200,12 @@ impl Committer {
         let Some(mut plan) = self.plan.take() else { return Ok(()) };
         let result = if plan.is_empty() && !plan.quick_repair { Ok(()) } else { self.write(&mut plan, now) };
         match result {
-            Ok(()) => self.tell(&plan),
+            Ok(()) => {
+                self.tell(&plan);
+                if !plan.commits.is_empty() {
+                    self.spare = plan.puts.into_empty();
+                }
+            }
             Err(_) => self.plan = Some(plan),
         }
         result

@@ -185,6 +185,9 @@ impl Drop for Disk {
 impl Store for Disk {
     fn submit(&self, shard: u16, batch: Batch, shards: &Arc<dyn Committed>) -> Submitted {
         self.health.attach(shards);
+        if self.health.has_failed() {
+            return Submitted::Pending;
+        }
         let size = Size::of(&batch);
         let delay = match batch.urgency {
             Urgency::Now => None,
@@ -192,11 +195,14 @@ impl Store for Disk {
             Urgency::Lazy if size.bytes > 0 => Some(LAZY_DELAY),
             Urgency::Lazy => Some(SETTLED_DELAY),
         };
-        let due_at = Instant::now() + delay.unwrap_or_default();
+        let now = Instant::now();
         let mut queue = self.inbox.lock();
         queue.batches.push((shard, batch, size));
         queue.backlog.ops += size.ops;
         queue.backlog.bytes += size.bytes;
+        // What makes a group waits for nothing.
+        let is_group = queue.backlog.ops >= GROUP_OPS_MAX || queue.backlog.bytes >= GROUP_BYTES_MAX;
+        let due_at = now + delay.filter(|_| !is_group).unwrap_or_default();
         let is_news = !queue.is_crowded
             && (queue.backlog.ops > BACKLOG_OPS_MAX || queue.backlog.bytes > BACKLOG_BYTES_MAX);
         if is_news {
@@ -324,11 +330,11 @@ impl Worker {
     fn run(mut self) {
         let mut wake_at = None;
         loop {
-            let Taken { batches, fetches, is_closing } = self.inbox.take(wake_at);
-            if self.commit_all(batches).is_err() {
+            let taken = self.inbox.take(wake_at);
+            if self.commit_all(taken.batches).is_err() {
                 return;
             }
-            for fetch in fetches {
+            for fetch in taken.fetches {
                 // The reader ends after this thread.
                 let _ = self.fetches.send(fetch);
             }
@@ -336,7 +342,7 @@ impl Worker {
                 Ok(wake_at) => wake_at,
                 Err(_) => return,
             };
-            if is_closing {
+            if taken.is_closing {
                 break;
             }
         }

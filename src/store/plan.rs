@@ -71,6 +71,17 @@ impl Puts {
         self.places.is_empty()
     }
 
+    /// Empties it, to be filled again, unless it has become large.
+    pub(super) fn into_empty(mut self) -> Puts {
+        const KEPT_BYTES_MAX: usize = 2 << 20;
+        if self.bytes.capacity() > KEPT_BYTES_MAX {
+            return Puts::default();
+        }
+        self.bytes.clear();
+        self.places.clear();
+        self
+    }
+
     /// Rows of the log in the order of their keys: a long record is several.
     fn rows(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.places.iter().flat_map(|place| {

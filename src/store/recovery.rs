@@ -6,19 +6,20 @@
 
 use std::{
     collections::BTreeMap,
+    hash::BuildHasher,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashTable, hash_table};
 use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
 };
 
 use crate::{
     message::Message,
-    session::{Outgoing, RecordId, StoredMessage, StoredPresence, StoredSession},
+    session::{Outgoing, RecordId, StoredMessage, StoredPresence, StoredSession, Subscription},
     time::Timestamp,
     topic::{TopicFilter, TopicLimits},
 };
@@ -40,8 +41,11 @@ pub(super) struct Found {
     pub(super) ledger: Ledger,
     pub(super) recovered: Recovered,
     /// Rows of retained messages that have expired, with their records.
-    pub(super) expired: Vec<(Arc<str>, u64)>,
+    pub(super) expired: Vec<Row>,
 }
+
+/// The topic and the record of a row of a retained message.
+pub(super) type Row = (Arc<str>, u64);
 
 /// Makes the tables of a new database; returns the number of the format of one that is not new.
 pub(super) fn prepare(database: &Database) -> Result<u64, redb::Error> {
@@ -88,6 +92,8 @@ struct Recovery {
     drafts: Vec<Draft>,
     /// Where each session is in `drafts`.
     places: HashMap<u64, usize, FixedState>,
+    /// The place that was asked for last.
+    near: usize,
     /// Targets of sessions that are not known yet, and perhaps never will be.
     strays: Vec<(u64, StoredMessage)>,
     now: Timestamp,
@@ -98,7 +104,7 @@ struct Recovery {
 /// A session as far as it was read.
 struct Draft {
     stored: StoredSession,
-    subscriptions: BTreeMap<TopicFilter, crate::session::Subscription>,
+    subscriptions: BTreeMap<TopicFilter, Subscription>,
     base: u64,
     upto: u64,
     has_ended: bool,
@@ -114,8 +120,15 @@ impl Recovery {
     }
 
     fn draft(&mut self, session: u64) -> Option<&mut Draft> {
-        let place = *self.places.get(&session)?;
-        self.drafts.get_mut(place)
+        // Tables are in the order of sessions, and messages come in runs for one: it is the one that was
+        // asked for last, or the next, more often than not.
+        let near = self.drafts.get(self.near..self.near + 2).unwrap_or_default();
+        if let Some(step) = near.iter().position(|draft| draft.stored.id == session) {
+            self.near += step;
+        } else {
+            self.near = *self.places.get(&session)?;
+        }
+        self.drafts.get_mut(self.near)
     }
 
     fn read_sessions(&mut self, transaction: &ReadTransaction) -> Result<(), redb::Error> {
@@ -332,11 +345,10 @@ impl Recovery {
     }
 
     /// The retained messages, and rows of those that have expired.
-    #[expect(clippy::type_complexity, reason = "messages, and the topics and records of rows")]
     fn read_retained(
         &mut self,
         transaction: &ReadTransaction,
-    ) -> Result<(Vec<Arc<Message>>, Vec<(Arc<str>, u64)>), redb::Error> {
+    ) -> Result<(Vec<Arc<Message>>, Vec<Row>), redb::Error> {
         let table: ReadOnlyTable<&[u8], &[u8]> = transaction.open_table(RETAINED)?;
         let mut retained = Vec::with_capacity(table.len()? as usize);
         let mut expired = Vec::new();
@@ -372,7 +384,7 @@ impl Recovery {
         Ok((retained, expired))
     }
 
-    fn finish(mut self, retained: Vec<Arc<Message>>, expired: Vec<(Arc<str>, u64)>, next: u64) -> Found {
+    fn finish(mut self, retained: Vec<Arc<Message>>, expired: Vec<Row>, next: u64) -> Found {
         for (session, stored) in std::mem::take(&mut self.strays) {
             self.place_stray(session, stored);
         }
@@ -407,18 +419,24 @@ impl Recovery {
 
     /// Of two sessions of one client the later one is the client's: the end of the other was lost.
     fn end_namesakes(&mut self) {
-        let mut newest: HashMap<Arc<str>, usize, FixedState> = HashMap::default();
+        let hasher = FixedState::default();
+        let hash = |client_id: &str| hasher.hash_one(client_id);
+        let mut newest: HashTable<usize> = HashTable::with_capacity(self.drafts.len());
         for at in 0..self.drafts.len() {
-            if self.drafts[at].has_ended {
+            let drafts = &self.drafts;
+            let draft = &drafts[at];
+            if draft.has_ended {
                 continue;
             }
-            let (id, client_id) = (self.drafts[at].stored.id, self.drafts[at].stored.client_id.clone());
-            let Some(other) = newest.insert(client_id.clone(), at) else { continue };
-            let older = if self.drafts[other].stored.id < id {
-                other
-            } else {
-                newest.insert(client_id, other);
-                at
+            let is_same = |other: &usize| drafts[*other].stored.client_id == draft.stored.client_id;
+            let rehash = |other: &usize| hash(&drafts[*other].stored.client_id);
+            let older = match newest.entry(hash(&draft.stored.client_id), is_same, rehash) {
+                hash_table::Entry::Vacant(vacant) => {
+                    vacant.insert(at);
+                    continue;
+                }
+                hash_table::Entry::Occupied(other) if drafts[*other.get()].stored.id > draft.stored.id => at,
+                hash_table::Entry::Occupied(mut other) => std::mem::replace(other.get_mut(), at),
             };
             self.drafts[older].has_ended = true;
             self.ledger.end(self.drafts[older].stored.id);
@@ -475,7 +493,7 @@ impl Recovery {
 
 impl Draft {
     /// The subscriptions as a map, for one whose log has changes of them.
-    fn change_subscriptions(&mut self) -> &mut BTreeMap<TopicFilter, crate::session::Subscription> {
+    fn change_subscriptions(&mut self) -> &mut BTreeMap<TopicFilter, Subscription> {
         self.subscriptions.extend(self.stored.subscriptions.drain(..));
         &mut self.subscriptions
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dunlin::{
-    broker::{Entry, Op},
+    broker::{Entry, JournalTarget, Op},
     codec::QoS,
     message::Message,
     session::{
@@ -25,6 +25,11 @@ pub(crate) struct Told {
 }
 
 impl Told {
+    /// The last commit that was told of, of whatever shard.
+    pub(crate) fn newest_so_far(&self) -> u64 {
+        self.commits.lock().unwrap().last().map_or(0, |(_, commit)| *commit)
+    }
+
     pub(crate) fn newest(&self, shard: u16) -> u64 {
         let commits = self.commits.lock().unwrap();
         commits.iter().filter(|(of, _)| *of == shard).map(|(_, commit)| *commit).max().unwrap_or(0)
@@ -82,6 +87,23 @@ pub(crate) struct Queued {
 }
 
 impl Session {
+    fn new(handle: Arc<SessionHandle>, presence: StoredPresence) -> Session {
+        Session {
+            handle,
+            expiry_secs: 0,
+            presence,
+            will: None,
+            subscriptions: BTreeMap::new(),
+            queued: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            owned: BTreeSet::new(),
+            completed: BTreeSet::new(),
+            unreleased: BTreeSet::new(),
+            reserved: BTreeSet::new(),
+            next: 0,
+        }
+    }
+
     /// All numbers below are settled.
     pub(crate) fn base(&self) -> u64 {
         let firsts = [self.queued.keys().next(), self.owned.first(), self.reserved.first()];
@@ -94,22 +116,10 @@ impl Model {
         let record = entry.record.map_or(0, RecordId::get);
         match &entry.op {
             Op::PutSession { session, expiry_secs, will, presence } => {
-                let will = will.as_ref().map(|will| will.message.topic().to_string());
-                let known = self.sessions.entry(session.id).or_insert_with(|| Session {
-                    handle: session.clone(),
-                    expiry_secs: 0,
-                    presence: *presence,
-                    will: None,
-                    subscriptions: BTreeMap::new(),
-                    queued: BTreeMap::new(),
-                    settled: BTreeMap::new(),
-                    owned: BTreeSet::new(),
-                    completed: BTreeSet::new(),
-                    unreleased: BTreeSet::new(),
-                    reserved: BTreeSet::new(),
-                    next: 0,
-                });
-                (known.expiry_secs, known.presence, known.will) = (*expiry_secs, *presence, will);
+                let known = Session::new(session.clone(), *presence);
+                let known = self.sessions.entry(session.id).or_insert(known);
+                known.will = will.as_ref().map(|will| will.message.topic().to_string());
+                (known.expiry_secs, known.presence) = (*expiry_secs, *presence);
             }
             Op::EndSession { session, .. } => {
                 self.sessions.remove(&session.id);
@@ -125,26 +135,10 @@ impl Model {
                 }
             }
             Op::Append { message, retain, targets, received } => {
-                for target in targets {
-                    let Some(known) = self.sessions.get_mut(&target.session.id) else { continue };
-                    known.reserved.remove(&target.number);
-                    let ids = target.subscription_ids.iter().flat_map(|ids| ids.iter().map(|id| id.get()));
-                    let queued = Queued {
-                        record,
-                        message: message.clone(),
-                        qos: target.qos,
-                        retain: target.retain,
-                        ids: ids.collect(),
-                        share: target.share.as_deref().map(str::to_owned),
-                    };
-                    known.queued.insert(target.number, queued);
-                }
-                if *retain {
-                    let topic = message.topic().to_string();
-                    let old = self.retained.get(&topic).map_or(0, |(record, _)| *record);
-                    if record > old {
-                        self.retained.insert(topic, (record, message.clone()));
-                    }
+                self.append(record, message, targets);
+                let old = self.retained.get(&**message.topic()).map_or(0, |(record, _)| *record);
+                if *retain && record > old {
+                    self.retained.insert(message.topic().to_string(), (record, message.clone()));
                 }
                 if let Some((session, packet_id)) = received
                     && let Some(known) = self.sessions.get_mut(&session.id)
@@ -173,6 +167,31 @@ impl Model {
                     }
                 }
             }
+        }
+    }
+
+    fn append(&mut self, record: u64, message: &Arc<Message>, targets: &[JournalTarget]) {
+        for target in targets {
+            let Some(known) = self.sessions.get_mut(&target.session.id) else { continue };
+            known.reserved.remove(&target.number);
+            let ids = target.subscription_ids.iter().flat_map(|ids| ids.iter().map(|id| id.get()));
+            let queued = Queued {
+                record,
+                message: message.clone(),
+                qos: target.qos,
+                retain: target.retain,
+                ids: ids.collect(),
+                share: target.share.as_deref().map(str::to_owned),
+            };
+            known.queued.insert(target.number, queued);
+        }
+    }
+
+    /// After a stop in order nothing that was settled may come back.
+    pub(crate) fn forget_settled(&mut self) {
+        for session in self.sessions.values_mut() {
+            session.settled.clear();
+            session.completed.clear();
         }
     }
 
