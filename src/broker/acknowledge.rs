@@ -182,8 +182,9 @@ impl Shard {
         let session = &mut self.sessions[slot as usize];
         match session.outbound.on_pub_comp(ack.packet_id) {
             Ok(number) => {
-                let (session, base) = (session.handle.clone(), session.outbound.base());
-                if session.is_durable() {
+                let (handle, base) = (&session.handle, session.outbound.base());
+                if handle.is_durable() {
+                    let session = handle.id;
                     self.journal.lazy(None, Op::Settle { session, number, message: None, base });
                 }
             }
@@ -217,10 +218,11 @@ impl Shard {
     /// A message is settled for a session.
     pub(super) fn settle_number(&mut self, slot: u32, number: u64, body: &Body) {
         let session = &self.sessions[slot as usize];
-        let (handle, base) = (session.handle.clone(), session.outbound.base());
-        self.settle(&handle, body.size_bytes());
+        let (handle, base) = (&session.handle, session.outbound.base());
+        let id = handle.id;
+        self.settle(handle, body.size_bytes());
         if let Some(message) = body.record() {
-            let op = Op::Settle { session: handle, number, message: Some(message), base };
+            let op = Op::Settle { session: id, number, message: Some(message), base };
             self.journal.lazy(None, op);
         }
     }

@@ -62,7 +62,7 @@ impl Shard {
             if let Some(number) = number.filter(|_| qos > QoS::AtMostOnce) {
                 self.settle(&target.session, message.size_bytes());
                 if target.session.is_durable() && record.is_some() {
-                    let session = target.session.clone();
+                    let session = target.session.id;
                     self.journal.lazy(None, Op::Settle { session, number, message: record, base: 0 });
                 }
             }

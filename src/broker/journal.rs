@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use smallvec::SmallVec;
+
 use crate::{
     codec::{PacketId, QoS},
     limits::Durability,
@@ -93,7 +95,7 @@ pub enum Op {
         /// Whether it becomes the retained message of its topic, or with an empty payload removes it.
         retain: bool,
         /// Who has it queued.
-        targets: Vec<Target>,
+        targets: Targets,
         /// The durable publisher and its packet identifier, if it was published with QoS 2: from here on
         /// the same identifier is the same message. `[MQTT-4.3.3-10]`
         received: Option<(Arc<SessionHandle>, PacketId)>,
@@ -117,8 +119,8 @@ pub enum Op {
     },
     /// A number is settled for one session, which may have ended. Nothing waits for it.
     Settle {
-        /// The subscriber.
-        session: Arc<SessionHandle>,
+        /// The subscriber, by its identifier in the store.
+        session: u64,
         /// Number of the message in the session.
         number: u64,
         /// Record of the message, if the session needed it until now.
@@ -128,11 +130,14 @@ pub enum Op {
     },
 }
 
+/// The durable targets of a message: mostly one.
+pub type Targets = SmallVec<[Target; 1]>;
+
 /// One durable target of a message.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The session.
-    pub session: Arc<SessionHandle>,
+    /// The session, by its identifier in the store: its handle is in use on several threads as it is.
+    pub session: u64,
     /// Number of the message in the session: the base of its packet identifier.
     pub number: u64,
     /// QoS of the delivery.
@@ -167,10 +172,15 @@ pub enum Urgency {
     Lazy,
 }
 
+/// Changes that room is made for before they come, at most.
+const BATCH_GUESS_MAX: usize = 1024;
+
 /// The shard's end of the journal: the open batch, and what waits for which commit.
 #[derive(Debug)]
 pub(crate) struct Journal<G> {
     entries: Vec<Entry>,
+    /// Changes of the last batch: the next one is likely to have as many.
+    last_len: usize,
     urgency: Urgency,
     open: u64,
     /// The newest commit that something waits for, or could.
@@ -183,6 +193,7 @@ impl<G> Journal<G> {
     pub(crate) fn new() -> Self {
         Journal {
             entries: Vec::new(),
+            last_len: 0,
             urgency: Urgency::Lazy,
             open: 1,
             awaited: 0,
@@ -193,19 +204,19 @@ impl<G> Journal<G> {
 
     /// Adds a change that nothing waits for.
     pub(crate) fn lazy(&mut self, record: Option<RecordId>, op: Op) {
-        self.entries.push(Entry { record, op });
+        self.push(record, op);
     }
 
     /// Adds a change that nothing waits for, and that is to be committed now all the same: nobody is told of
     /// it, but somebody will notice if it is lost.
     pub(crate) fn soon(&mut self, record: RecordId, op: Op) {
-        self.entries.push(Entry { record: Some(record), op });
+        self.push(Some(record), op);
         self.urgency = Urgency::Now;
     }
 
     /// Adds a change that something waits for; returns the commit to wait for.
     pub(crate) fn gating(&mut self, record: RecordId, op: Op) -> u64 {
-        self.entries.push(Entry { record: Some(record), op });
+        self.push(Some(record), op);
         self.urgency = Urgency::Now;
         self.awaited = self.open;
         self.open
@@ -221,6 +232,13 @@ impl<G> Journal<G> {
         }
         self.lazy(Some(record), op);
         None
+    }
+
+    fn push(&mut self, record: Option<RecordId>, op: Op) {
+        if self.entries.capacity() == 0 {
+            self.entries.reserve(self.last_len.min(BATCH_GUESS_MAX));
+        }
+        self.entries.push(Entry { record, op });
     }
 
     /// The newest commit that is done.
@@ -261,6 +279,7 @@ impl<G> Journal<G> {
         if self.entries.is_empty() {
             return None;
         }
+        self.last_len = self.entries.len();
         let batch = Batch {
             commit: self.open,
             entries: std::mem::take(&mut self.entries),

@@ -35,7 +35,7 @@ pub use connect::{Refusal, admit};
 pub use counters::{Counter, Counters, DropReason};
 pub use drops::{Dropped, Drops, EVENT_TOPIC};
 pub use io::{Admission, Cause, Event, Forward, Misbehaviour, Outputs};
-pub use journal::{Batch, Entry, Op, Sequence, Target as JournalTarget, Urgency};
+pub use journal::{Batch, Entry, Op, Sequence, Target as JournalTarget, Targets, Urgency};
 pub use router::{Group, Own, Route, Router, Target};
 pub use shared::{RetainedStore, Retaining, Shared};
 

@@ -78,9 +78,22 @@ struct Picks {
 #[derive(Default)]
 struct Booking {
     /// Those that the store has to know.
-    durable: Vec<journal::Target>,
+    durable: journal::Targets,
+    /// Whether one of them is promised that a QoS 2 message is on disk before it comes.
+    awaits_commit: bool,
     /// The sessions whose queues the publisher has to wait for.
     full: Vec<Arc<SessionHandle>>,
+}
+
+/// A message in the journal, if it is there.
+#[derive(Default)]
+struct Journaled {
+    record: Option<RecordId>,
+    /// The commit that its acknowledgement waits for.
+    gate: Option<u64>,
+    /// The commit that its delivery waits for if it is of QoS 2. It is another where the publisher is promised
+    /// less than a subscriber.
+    delivery_gate: Option<u64>,
 }
 
 /// The number of a target that gets nothing, or nothing that has a number.
@@ -339,7 +352,8 @@ impl Shard {
             if retaining == Retaining::Done && message.publisher().is_some() {
                 let message = message.clone();
                 let record = Some(retained.unwrap_or_else(|| self.shared.sequence.next()));
-                let op = Op::Append { message, retain: true, targets: Vec::new(), received: None };
+                let op =
+                    Op::Append { message, retain: true, targets: journal::Targets::new(), received: None };
                 self.journal.lazy(record, op);
             }
             return Ok(Accepted {
@@ -354,12 +368,11 @@ impl Shard {
         let mut shares: Vec<Share> = shares()
             .map(|(shard, targets)| self.reserve(message, *shard, targets, origin, &mut booking))
             .collect();
-        let Booking { durable, full } = booking;
-        let has_durable = !durable.is_empty();
-        let record = retained.unwrap_or_else(|| self.shared.sequence.next());
-        let (gate, delivery_gate) = self.journal_message(message, record, durable, retaining, origin);
-        if has_durable {
-            shares.iter_mut().for_each(|share| share.record = Some(record));
+        let full = std::mem::take(&mut booking.full);
+        let Journaled { record, gate, delivery_gate } =
+            self.journal_message(message, retained, booking, retaining, origin);
+        if record.is_some() {
+            shares.iter_mut().for_each(|share| share.record = record);
         }
         let deferral = self.deferral(message, delivery_gate, origin);
         if message.qos() == QoS::ExactlyOnce && matches!(origin, Origin::Client { .. }) {
@@ -457,7 +470,7 @@ impl Shard {
             let header =
                 Header { qos: QoS::AtMostOnce, retain: true, expires_at: None, publisher: Some(publisher) };
             let message = Arc::new(Message::new(topic, b"", header));
-            let op = Op::Append { message, retain: true, targets: Vec::new(), received: None };
+            let op = Op::Append { message, retain: true, targets: journal::Targets::new(), received: None };
             self.journal.lazy(Some(record), op);
         }
     }
@@ -524,10 +537,12 @@ impl Shard {
             self.counters().queued_messages.add(1);
             numbers.push(number);
             if target.session.is_durable() {
+                let qos = message.qos().min(target.qos);
+                booking.awaits_commit |= qos == QoS::ExactlyOnce && target.session.awaits_commit();
                 booking.durable.push(journal::Target {
-                    session: target.session.clone(),
+                    session: target.session.id,
                     number,
-                    qos: message.qos().min(target.qos),
+                    qos,
                     retain: message.retain() && target.retain_as_published,
                     subscription_ids: target.subscription_ids.clone(),
                     share: target.share.clone(),
@@ -537,17 +552,15 @@ impl Shard {
         Share { shard, targets: targets.clone(), numbers, record: None }
     }
 
-    /// Writes a QoS 1 or 2 message to the journal if anything of it must survive. Returns the commit that
-    /// its acknowledgement waits for, and the one that its delivery does if it is of QoS 2. They differ where
-    /// the publisher is promised less than a subscriber.
+    /// Writes a QoS 1 or 2 message to the journal if anything of it must survive.
     fn journal_message(
         &mut self,
         message: &Arc<Message>,
-        record: RecordId,
-        targets: Vec<journal::Target>,
+        retained: Option<RecordId>,
+        booking: Booking,
         retaining: Retaining,
         origin: Origin,
-    ) -> (Option<u64>, Option<u64>) {
+    ) -> Journaled {
         let (received, durability) = match origin {
             Origin::Client { slot, received, durability } => {
                 let session = &self.sessions[slot as usize].handle;
@@ -556,18 +569,19 @@ impl Shard {
             Origin::Own | Origin::Member => (None, Durability::Commit),
         };
         let retain = retaining == Retaining::Done && message.publisher().is_some();
+        let Booking { durable: targets, awaits_commit, .. } = booking;
         if targets.is_empty() && received.is_none() && !retain {
-            return (None, None);
+            return Journaled::default();
         }
-        let awaits_commit =
-            |target: &journal::Target| target.qos == QoS::ExactlyOnce && target.session.awaits_commit();
-        let is_awaited = durability != Durability::Commit && targets.iter().any(awaits_commit);
-        let op = Op::Append { message: message.clone(), retain, targets, received };
-        if is_awaited {
-            return (None, Some(self.journal.gating(record, op)));
+        let record = retained.unwrap_or_else(|| self.shared.sequence.next());
+        let message = message.clone();
+        let op = Op::Append { message, retain, targets, received };
+        if awaits_commit && durability != Durability::Commit {
+            let gate = self.journal.gating(record, op);
+            return Journaled { record: Some(record), gate: None, delivery_gate: Some(gate) };
         }
         let gate = self.journal.promise(record, op, durability);
-        (gate, gate)
+        Journaled { record: Some(record), gate, delivery_gate: gate }
     }
 
     /// Delivers here, or sends to the shard that does.

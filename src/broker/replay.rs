@@ -99,7 +99,7 @@ impl Shard {
         outgoing: &Outgoing,
     ) -> Option<u64> {
         let target = journal::Target {
-            session: session.clone(),
+            session: session.id,
             number,
             qos: outgoing.qos,
             retain: true,
@@ -107,7 +107,7 @@ impl Shard {
             share: None,
         };
         let message = outgoing.message.clone();
-        let op = Op::Append { message, retain: false, targets: vec![target], received: None };
+        let op = Op::Append { message, retain: false, targets: [target].into(), received: None };
         if outgoing.qos == QoS::ExactlyOnce && session.awaits_commit() {
             return Some(self.journal.gating(record, op));
         }

@@ -182,7 +182,7 @@ impl Ledger {
             }
             Op::Settle { session, number, message, base } => {
                 let message = message.map(|message| message.get());
-                self.settle(session.id, *number, message, *base);
+                self.settle(*session, *number, message, *base);
             }
         }
     }

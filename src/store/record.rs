@@ -205,7 +205,7 @@ pub(super) fn append(
 }
 
 fn write_target(out: &mut Vec<u8>, target: &JournalTarget) {
-    out.extend_from_slice(&target.session.id.to_le_bytes());
+    out.extend_from_slice(&target.session.to_le_bytes());
     out.extend_from_slice(&target.number.to_le_bytes());
     let ids = target.subscription_ids.as_deref().unwrap_or_default();
     let mut flags = target.qos as u8;

@@ -76,13 +76,11 @@ impl Driver {
     pub(crate) fn submit(&mut self, group: &mut Vec<(u16, Batch)>, shard: u16, entry: Entry) {
         if let Op::Append { targets, .. } = &entry.op {
             // Who is not there any more has it settled for it.
-            for target in
-                targets.iter().filter(|target| !self.model.sessions.contains_key(&target.session.id))
-            {
+            for target in targets.iter().filter(|target| !self.model.sessions.contains_key(&target.session)) {
                 let message = entry.record;
-                let session = target.session.clone();
+                let session = target.session;
                 let op = Op::Settle { session, number: target.number, message, base: 0 };
-                self.held.push((target.session.shard, Entry { record: None, op }));
+                self.held.push((shard, Entry { record: None, op }));
             }
         }
         self.model.apply(&entry);
@@ -180,7 +178,7 @@ impl Driver {
             known.reserved.insert(number);
             let ids = self.rng.one_in(3).then(|| Arc::from([NonZeroU32::MIN, NonZeroU32::MAX]));
             targets.push(JournalTarget {
-                session: known.handle.clone(),
+                session: known.handle.id,
                 number,
                 qos: if self.rng.one_in(2) { QoS::ExactlyOnce } else { QoS::AtLeastOnce },
                 retain: self.rng.one_in(2),
@@ -205,7 +203,10 @@ impl Driver {
         // A publisher's own shard has its batches in order; others may be late with theirs.
         let may_wait = received.is_none();
         let shard = received.as_ref().map_or(self.rng.below(2) as u16, |(handle, _)| handle.shard);
-        let entry = Entry { record: Some(record), op: Op::Append { message, retain, targets, received } };
+        let entry = Entry {
+            record: Some(record),
+            op: Op::Append { message, retain, targets: targets.into(), received },
+        };
         if may_wait && self.rng.one_in(4) {
             self.held.push((shard, entry));
         } else {
@@ -232,7 +233,7 @@ impl Driver {
                 let mut after = session.clone();
                 after.queued.remove(&number);
                 after.owned.remove(&number);
-                let op = Op::Settle { session: handle, number, message, base: after.base() };
+                let op = Op::Settle { session: handle.id, number, message, base: after.base() };
                 Entry { record: None, op }
             }
         };

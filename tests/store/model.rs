@@ -158,7 +158,7 @@ impl Model {
                 }
             }
             Op::Settle { session, number, .. } => {
-                if let Some(known) = self.sessions.get_mut(&session.id) {
+                if let Some(known) = self.sessions.get_mut(session) {
                     if let Some(queued) = known.queued.remove(number) {
                         known.settled.insert(*number, queued);
                     }
@@ -172,7 +172,7 @@ impl Model {
 
     fn append(&mut self, record: u64, message: &Arc<Message>, targets: &[JournalTarget]) {
         for target in targets {
-            let Some(known) = self.sessions.get_mut(&target.session.id) else { continue };
+            let Some(known) = self.sessions.get_mut(&target.session) else { continue };
             known.reserved.remove(&target.number);
             let ids = target.subscription_ids.iter().flat_map(|ids| ids.iter().map(|id| id.get()));
             let queued = Queued {

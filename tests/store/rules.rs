@@ -7,7 +7,7 @@ use std::{
 };
 
 use dunlin::{
-    broker::{Batch, Entry, JournalTarget, Op, Urgency},
+    broker::{Batch, Entry, JournalTarget, Op, Targets, Urgency},
     codec::{PacketId, QoS},
     message::Message,
     session::{
@@ -136,7 +136,7 @@ pub(crate) fn put(session: &Arc<SessionHandle>) -> Op {
 
 pub(crate) fn target(session: &Arc<SessionHandle>, number: u64, qos: QoS) -> JournalTarget {
     JournalTarget {
-        session: session.clone(),
+        session: session.id,
         number,
         qos,
         retain: false,
@@ -146,16 +146,16 @@ pub(crate) fn target(session: &Arc<SessionHandle>, number: u64, qos: QoS) -> Jou
 }
 
 pub(crate) fn append(message: Message, targets: Vec<JournalTarget>) -> Op {
-    Op::Append { message: Arc::new(message), retain: false, targets, received: None }
+    Op::Append { message: Arc::new(message), retain: false, targets: targets.into(), received: None }
 }
 
 fn retain(topic: &str, payload: &[u8], targets: Vec<JournalTarget>) -> Op {
     let message = Arc::new(message(topic, payload, QoS::AtLeastOnce));
-    Op::Append { message, retain: true, targets, received: None }
+    Op::Append { message, retain: true, targets: targets.into(), received: None }
 }
 
 pub(crate) fn settle(session: &Arc<SessionHandle>, number: u64, message: u64, base: u64) -> Op {
-    Op::Settle { session: session.clone(), number, message: Some(RecordId::new(message)), base }
+    Op::Settle { session: session.id, number, message: Some(RecordId::new(message)), base }
 }
 
 fn text(length: usize) -> Message {
@@ -287,7 +287,7 @@ fn an_exactly_once_message_that_the_client_owns_stays_owned_until_it_is_complete
         }
         bench = again;
     }
-    bench.commit(vec![Op::Settle { session: sessions[0].clone(), number: 0, message: None, base: 1 }]);
+    bench.commit(vec![Op::Settle { session: sessions[0].id, number: 0, message: None, base: 1 }]);
     bench.pass(6);
     let (_, recovered) = bench.restart();
     assert_eq!((recovered.sessions[0].owned.len(), recovered.sessions[0].messages.len()), (0, 0));
@@ -303,7 +303,12 @@ fn a_packet_identifier_is_taken_until_it_is_released() {
         let received = Some((publisher.clone(), id));
         // Somebody else needs the record for longer than the publisher does.
         let targets = vec![target(&other, u64::from(fold), QoS::AtLeastOnce)];
-        bench.commit(vec![Op::Append { message: Arc::new(text(1)), retain: false, targets, received }]);
+        bench.commit(vec![Op::Append {
+            message: Arc::new(text(1)),
+            retain: false,
+            targets: targets.into(),
+            received,
+        }]);
         if fold {
             bench.pass(6);
         }
@@ -408,7 +413,7 @@ fn what_is_settled_stays_settled_once_it_is_folded() {
 fn a_retained_message_expires_while_the_broker_is_down() {
     let mut bench = Bench::new();
     let message = message("r", b"x", QoS::AtLeastOnce).with_expiry(Some(Timestamp::from_millis(1000)));
-    let op = Op::Append { message: Arc::new(message), retain: true, targets: Vec::new(), received: None };
+    let op = Op::Append { message: Arc::new(message), retain: true, targets: Targets::new(), received: None };
     bench.commit(vec![op]);
     bench.pass(6);
     let (bench, recovered) = bench.restart_at(1000);

@@ -117,7 +117,7 @@ fn a_million_sessions_two_million_subscriptions_a_million_retained() {
         feed.commit((0..2000u64).map(|n| {
             let topic = format!("site/{}/device/{}/state", n % 1000, chunk * 2000 + n);
             let message = Arc::new(message(&topic, &[b'x'; 40], QoS::AtLeastOnce));
-            Op::Append { message, retain: true, targets: Vec::new(), received: None }
+            Op::Append { message, retain: true, targets: dunlin::broker::Targets::new(), received: None }
         }));
     }
     eprintln!("written in {:?}, {} transactions", began.elapsed(), feed.committer.transactions());
@@ -206,7 +206,7 @@ fn a_million_messages_through_the_threads() {
                 .map(|number| Op::Append {
                     message: text.clone(),
                     retain: false,
-                    targets: vec![target(&session, number, QoS::AtLeastOnce)],
+                    targets: [target(&session, number, QoS::AtLeastOnce)].into(),
                     received: None,
                 })
                 .collect();

@@ -50,9 +50,9 @@ struct Session {
 impl Image {
     pub(super) fn apply(&mut self, entry: &Entry) {
         if let Op::Settle { session, number, base, .. } = &entry.op {
-            let is_new = self.settled.entry(session.id).or_default().insert(*number);
-            assert!(is_new, "{number} of {} is settled twice", session.client_id);
-            let known = self.bases.entry(session.id).or_default();
+            let is_new = self.settled.entry(*session).or_default().insert(*number);
+            assert!(is_new, "{number} of session {session} is settled twice");
+            let known = self.bases.entry(*session).or_default();
             *known = (*known).max(*base);
             return;
         }
@@ -109,8 +109,8 @@ impl Image {
         }
         // The session of a target may be made by a later record of another shard, or have ended before.
         for (record, message, target) in messages {
-            if let Some(session) = sessions.get_mut(&target.session.id)
-                && !self.is_settled(target.session.id, target.number)
+            if let Some(session) = sessions.get_mut(&target.session)
+                && !self.is_settled(target.session, target.number)
                 && !session.owned.contains(&target.number)
             {
                 let before =
@@ -172,7 +172,7 @@ impl Image {
             .collect();
         for op in self.log.values_mut() {
             if let Op::Append { targets, .. } = op {
-                targets.retain(|target| live.contains(&(target.session.id, target.number)));
+                targets.retain(|target| live.contains(&(target.session, target.number)));
             }
         }
         self.log.retain(|_, op| match op {
@@ -189,7 +189,7 @@ impl Image {
             let Some(Op::Append { message, targets, .. }) = self.log.get(&record) else {
                 panic!("a message is wanted that the store does not know");
             };
-            let is_wanted = |target: &&JournalTarget| (target.session.id, target.number) == (session, number);
+            let is_wanted = |target: &&JournalTarget| (target.session, target.number) == (session, number);
             let target = targets.iter().find(is_wanted).expect("the message is for the session");
             (number, Some(outgoing(record, message, target)))
         });

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::{
     codec::{RetainHandling, SubscriptionOptions},
-    session::{SessionHandle, StoredPresence, StoredWill},
+    session::{StoredPresence, StoredWill},
     store::image::Cursor,
 };
 
@@ -52,7 +52,7 @@ prop_compose! {
         share in prop::option::of(any_text()),
     ) -> JournalTarget {
         JournalTarget {
-            session: Arc::new(SessionHandle::new(0, 0, id, "c".into())),
+            session: id,
             number,
             qos,
             retain,
@@ -94,7 +94,7 @@ fn targets_are(read: Targets<'_>, written: &[JournalTarget]) -> bool {
     read.len() == written.len()
         && read.iter().zip(written).all(|(read, written)| {
             (read.session, read.number, read.qos, read.retain)
-                == (written.session.id, written.number, written.qos, written.retain)
+                == (written.session, written.number, written.qos, written.retain)
                 && read.subscription_ids() == written.subscription_ids
                 && read.share == written.share.as_deref()
         })
@@ -219,7 +219,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     };
     let message = Message::from_stored("a/b".into(), &[1, 1], b"hi", header);
     let target = |id, share: Option<&str>| JournalTarget {
-        session: Arc::new(SessionHandle::new(0, 0, id, "c".into())),
+        session: id,
         number: 9,
         qos: QoS::AtLeastOnce,
         retain: true,
