@@ -13,7 +13,7 @@ use tokio::{
     task::{spawn_blocking, spawn_local},
     time::interval,
 };
-use tracing::{error, info, warn};
+use tracing::warn;
 
 use crate::{
     broker::{Sequence, Shard, Shared},
@@ -190,20 +190,15 @@ impl Committed for Observer {
     fn condition(&self, condition: Condition) {
         match condition {
             Condition::Ready => {
-                if self.shared.store_full.swap(false, Ordering::Relaxed) {
-                    info!("the disk has room again: messages are accepted");
-                }
+                self.shared.store_full.store(false, Ordering::Relaxed);
                 self.mailboxes.set_store_crowded(false);
             }
             Condition::Full => {
-                if !self.shared.store_full.swap(true, Ordering::Relaxed) {
-                    warn!("the disk is full: what would have to be stored is refused until there is room");
-                }
+                self.shared.store_full.store(true, Ordering::Relaxed);
                 self.mailboxes.set_store_crowded(false);
             }
             Condition::Crowded => self.mailboxes.set_store_crowded(true),
             Condition::Failed(reason) => {
-                error!("the store has failed, the broker stops: {reason}");
                 *self.failure.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
                 self.failure.notify.notify_waiters();
                 // What waits for a commit is never sent: nobody is told of what was not kept.

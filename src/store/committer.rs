@@ -40,6 +40,8 @@ const FOLD_ITEMS: usize = 2048;
 const SAVE_DELAY: Duration = Duration::from_millis(250);
 /// Time between two looks at how much room there is.
 const ROOM_INTERVAL: Duration = Duration::from_millis(100);
+/// On a full disk, time between two tries to make the database smaller.
+const COMPACT_INTERVAL: Duration = Duration::from_secs(5);
 /// Time between two tries to go on when there is no room.
 pub(super) const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -66,6 +68,9 @@ pub struct Committer {
     changed_since: Option<Instant>,
     fold_began_at: Option<Instant>,
     aged_at: Option<Instant>,
+    /// Whether something was deleted since the database was compacted.
+    has_deleted: bool,
+    compacted_at: Option<Instant>,
     room_at: Option<Instant>,
     /// Transactions so far.
     transactions: u64,
@@ -106,6 +111,8 @@ impl Committer {
             changed_since: None,
             fold_began_at: None,
             aged_at: None,
+            has_deleted: false,
+            compacted_at: None,
             room_at: None,
             transactions: 0,
         };
@@ -251,6 +258,7 @@ impl Committer {
 
     fn written(&mut self, plan: &Plan, now: Instant) -> Result<(), Trouble> {
         self.transactions += 1;
+        self.has_deleted |= !plan.dead.is_empty();
         self.is_unsaved = !plan.quick_repair;
         self.committed_at = Some(now);
         Ok(())
@@ -306,7 +314,11 @@ impl Committer {
         if self.is_reserve_spent {
             self.is_reserve_spent = self.medium.make_reserve().is_err();
         }
-        let is_full = self.is_reserve_spent || !self.medium.has_room();
+        let mut is_full = self.is_reserve_spent || !self.medium.has_room();
+        if is_full && self.health.is_full() && self.has_deleted && self.may_compact(now) {
+            self.compact(now);
+            is_full = self.is_reserve_spent || !self.medium.has_room();
+        }
         if is_full != self.health.is_full() {
             if is_full {
                 tracing::warn!(
@@ -316,6 +328,39 @@ impl Committer {
                 tracing::info!("the disk has room again");
             }
             self.health.set_full(is_full);
+        }
+    }
+
+    fn may_compact(&self, now: Instant) -> bool {
+        self.compacted_at.is_none_or(|at| now >= at + COMPACT_INTERVAL)
+    }
+
+    /// Gives what was deleted back to a disk that is full: the database keeps its free pages otherwise, and
+    /// nobody could tell that there is room again.
+    fn compact(&mut self, now: Instant) {
+        self.compacted_at = Some(now);
+        self.has_deleted = false;
+        let Some(mut database) = self.database.take() else { return };
+        tracing::info!("the disk is full: what was deleted is given back to it");
+        match database.compact() {
+            Ok(_) => self.database.put(database),
+            Err(redb::CompactionError::Storage(error)) => {
+                let error = redb::Error::from(error);
+                // It may be of no use any more, and must not be closed if nobody knows what the disk has.
+                if is_full(&error) {
+                    drop(database);
+                    // If that fails too, the next write tries again.
+                    let _ = self.reopen();
+                } else {
+                    self.database.put(database);
+                    self.trouble(&error);
+                }
+            }
+            // The reader is at work: another time.
+            Err(_) => {
+                self.database.put(database);
+                self.has_deleted = true;
+            }
         }
     }
 

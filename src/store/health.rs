@@ -108,7 +108,8 @@ impl Slot {
         std::mem::forget(self.take());
     }
 
-    fn take(&self) -> Option<Database> {
+    /// Takes the database out.
+    pub(super) fn take(&self) -> Option<Database> {
         self.0.write().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
