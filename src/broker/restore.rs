@@ -9,13 +9,38 @@ use crate::{
 
 use super::Shard;
 
+/// Sessions whose subscriptions go into the router at a time: shards that start together wait for each other.
+const CHUNK: usize = 256;
+
 impl Shard {
-    /// Takes over a session from the store. `lost_at` is when a connection was lost that the broker did not
-    /// see the end of.
+    /// Takes over sessions from the store. `lost_at` is when a connection was lost that the broker did not see
+    /// the end of.
     ///
     /// Sessions of all shards must be restored before any shard is stepped: a will that is due goes to all
     /// of them.
-    pub fn restore(&mut self, mut stored: StoredSession, lost_at: Timestamp) {
+    pub fn restore(&mut self, sessions: Vec<StoredSession>, lost_at: Timestamp) {
+        self.sessions.reserve(sessions.len());
+        self.by_client.reserve(sessions.len());
+        let mut slots = Vec::with_capacity(CHUNK);
+        for stored in sessions {
+            slots.push(self.restore_session(stored, lost_at));
+            if slots.len() == CHUNK {
+                self.subscribe_restored(&slots);
+                slots.clear();
+            }
+        }
+        self.subscribe_restored(&slots);
+    }
+
+    fn subscribe_restored(&self, slots: &[u32]) {
+        let sessions = slots.iter().map(|slot| &self.sessions[*slot as usize]);
+        self.shared.router.subscribe_all(sessions.flat_map(|session| {
+            let subscriptions = session.subscriptions.iter();
+            subscriptions.map(|(filter, subscription)| (filter, &session.handle, *subscription))
+        }));
+    }
+
+    fn restore_session(&mut self, mut stored: StoredSession, lost_at: Timestamp) -> u32 {
         let entry = self.sessions.vacant_entry();
         let slot = entry.key() as u32;
         let handle = Arc::new(SessionHandle::new(self.index, slot, stored.id, stored.client_id.clone()));
@@ -38,14 +63,11 @@ impl Shard {
             outbound: Outbound::restore(&mut stored),
             inbound: Inbound::restore(&stored.unreleased),
             will: stored.will,
+            shares: stored.subscriptions.iter().filter(|(filter, _)| filter.share_name().is_some()).count(),
+            subscriptions: stored.subscriptions.into_iter().collect(),
             ..Session::new(handle, since)
         };
         session.outbound.count_in(&self.loaded);
-        for (filter, subscription) in stored.subscriptions {
-            self.shared.router.subscribe(&filter, &session.handle, subscription);
-            session.shares += usize::from(filter.share_name().is_some());
-            session.subscriptions.insert(filter, subscription);
-        }
         self.by_client.insert(session.client_id().clone(), slot);
         entry.insert(session);
         self.schedule(slot);
@@ -53,5 +75,6 @@ impl Shard {
             // The next start must not take it for connected until then.
             self.journal_session_soon(slot);
         }
+        slot
     }
 }

@@ -120,16 +120,31 @@ impl Router {
 
     /// Adds a subscription, or replaces the session's one with the same filter. `[MQTT-3.8.4-3]`
     pub fn subscribe(&self, filter: &TopicFilter, session: &Arc<SessionHandle>, subscription: Subscription) {
+        self.subscribe_all([(filter, session, subscription)]);
+    }
+
+    /// As [`Router::subscribe`], for several at a time.
+    pub fn subscribe_all<'a>(
+        &self,
+        subscriptions: impl IntoIterator<Item = (&'a TopicFilter, &'a Arc<SessionHandle>, Subscription)>,
+    ) {
         let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
-        let subscribers = filters.get_or_insert_with(filter, Subscribers::default);
-        let is_new = match filter.share_name() {
-            None => subscribers.direct.insert(Entry { session: session.clone(), subscription }),
-            Some(_) => subscribers.join(filter, session, subscription),
-        };
-        if is_new {
-            self.subscriptions.fetch_add(1, Ordering::Relaxed);
+        let mut count = 0;
+        for (filter, session, subscription) in subscriptions {
+            let subscribers = filters.get_or_insert_with(filter, Subscribers::default);
+            let is_new = match filter.share_name() {
+                None => subscribers.direct.insert(Entry { session: session.clone(), subscription }),
+                Some(_) => subscribers.join(filter, session, subscription),
+            };
+            count += usize::from(is_new);
         }
+        self.subscriptions.fetch_add(count, Ordering::Relaxed);
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Makes room for so many more filters without wildcards, and with.
+    pub fn reserve(&self, exact: usize, wildcards: usize) {
+        self.filters.write().unwrap_or_else(PoisonError::into_inner).reserve(exact, wildcards);
     }
 
     /// Removes a subscription.

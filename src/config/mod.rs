@@ -25,7 +25,7 @@ use std::{
 };
 
 /// The default of [`Config::store_cache_bytes_max`].
-const STORE_CACHE_BYTES_MAX: usize = 64 << 20;
+const STORE_CACHE_BYTES_MAX: usize = 8 << 20;
 
 /// The whole checked configuration.
 #[derive(Clone, Debug, PartialEq)]

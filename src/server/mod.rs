@@ -240,13 +240,13 @@ impl Builder {
         let Builder { config, authenticator, authorize } = self;
         let doors = open_doors(&config)?;
         let clock = Clock::start();
-        let mut storage = Storage::open(&config, clock.now()).await.map_err(StartError::Store)?;
+        let storage = Storage::open(&config, clock.now()).await.map_err(StartError::Store)?;
         let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
         let mut seed = [0; 8];
         random.fill(&mut seed).map_err(|_| io::Error::other("no random numbers"))?;
         let mut shared = Shared::new(config.limits.clone(), config.shards, u64::from_ne_bytes(seed));
         shared.check_payload_format = config.check_payload_format;
-        storage.prepare(&mut shared, clock.now());
+        storage.prepare(&mut shared);
         if let Some(authorize) = authorize {
             shared.authorize = authorize;
         }

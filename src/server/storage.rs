@@ -79,16 +79,12 @@ impl Storage {
     }
 
     /// Tells the shared state what the store can do and what it had, but for sessions.
-    pub(super) fn prepare(&mut self, shared: &mut Shared, now: Timestamp) {
+    pub(super) fn prepare(&self, shared: &mut Shared) {
         // Of a store in memory nothing is left after a crash, whatever a listener is to promise.
         shared.is_lasting = self.recovered.is_some();
-        let Some(recovered) = &mut self.recovered else { return };
+        let Some(recovered) = &self.recovered else { return };
         shared.parking = Some(Parking::default());
         shared.sequence = Sequence::starting_at(recovered.next);
-        let topic_limits = shared.topic_limits();
-        for message in std::mem::take(&mut recovered.retained) {
-            shared.retained.restore(&message, &topic_limits, now);
-        }
     }
 
     /// Makes the shards, and gives each the sessions that it owns.
@@ -97,8 +93,9 @@ impl Storage {
         let indexes = 0..common.mailboxes.len() as u16;
         let mut shards: Vec<Shard> =
             indexes.map(|index| Shard::new(index, common.shared.clone(), now)).collect();
-        let sessions = self.recovered.map(|recovered| recovered.sessions).unwrap_or_default();
-        restore(&mut shards, sessions, self.lost_at, |client_id| common.home(client_id));
+        if let Some(recovered) = self.recovered {
+            restore(&mut shards, recovered, &common.shared, self.lost_at, now, |id| common.home(id));
+        }
         shards
     }
 }
@@ -210,21 +207,34 @@ impl Committed for Observer {
     }
 }
 
-/// Gives the sessions of the store to the shards that own them, all shards at a time. `home` tells the shard
-/// of a client.
+/// Gives the sessions of the store to the shards that own them, all shards at a time, and retains what was
+/// retained. `home` tells the shard of a client.
 fn restore(
     shards: &mut [Shard],
-    sessions: Vec<StoredSession>,
+    recovered: Recovered,
+    shared: &Shared,
     lost_at: Timestamp,
+    now: Timestamp,
     home: impl Fn(&str) -> usize,
 ) {
+    let Recovered { sessions, retained, .. } = recovered;
+    let filters = sessions.iter().flat_map(|session| &session.subscriptions);
+    let (mut exact, mut wildcards) = (0, 0);
+    for (filter, _) in filters {
+        *(if filter.has_wildcards() { &mut wildcards } else { &mut exact }) += 1;
+    }
+    shared.router.reserve(exact, wildcards);
     let mut homes: Vec<Vec<StoredSession>> = shards.iter().map(|_| Vec::new()).collect();
     for session in sessions {
         homes[home(&session.client_id)].push(session);
     }
     std::thread::scope(|scope| {
         for (shard, sessions) in shards.iter_mut().zip(homes) {
-            scope.spawn(move || sessions.into_iter().for_each(|session| shard.restore(session, lost_at)));
+            scope.spawn(move || shard.restore(sessions, lost_at));
+        }
+        let topic_limits = shared.topic_limits();
+        for message in retained {
+            shared.retained.restore(&message, &topic_limits, now);
         }
     });
 }

@@ -53,7 +53,7 @@ pub struct DiskOptions {
 
 impl Default for DiskOptions {
     fn default() -> DiskOptions {
-        DiskOptions { cache_bytes: 64 * MIB }
+        DiskOptions { cache_bytes: 8 * MIB }
     }
 }
 

@@ -41,6 +41,12 @@ impl<V> FilterTree<V> {
         }
     }
 
+    /// Makes room for so many more patterns without wildcards, and with.
+    pub fn reserve(&mut self, exact: usize, wildcards: usize) {
+        self.exact.reserve(exact, |exact| self.hasher.hash_one(&*exact.pattern));
+        self.wildcards.reserve(wildcards);
+    }
+
     /// The number of patterns.
     pub fn len(&self) -> usize {
         self.exact.len() + self.wildcards.len()

@@ -81,6 +81,12 @@ impl<V> LevelTree<V> {
         self.len
     }
 
+    /// Makes room for so many more patterns, which mostly take a node each.
+    pub(super) fn reserve(&mut self, patterns: usize) {
+        let hasher = &self.hasher;
+        self.nodes.reserve(patterns, |node| node.hash(hasher));
+    }
+
     #[cfg(test)]
     pub(super) fn nodes(&self) -> usize {
         self.nodes.len()

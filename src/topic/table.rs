@@ -23,6 +23,13 @@ impl<T> PartedTable<T> {
         self.parts.iter().map(HashTable::len).sum()
     }
 
+    /// Makes room for so many more entries.
+    pub(super) fn reserve(&mut self, entries: usize, rehash: impl Fn(&T) -> u64) {
+        for part in self.parts.iter_mut() {
+            part.reserve(entries / PARTS, &rehash);
+        }
+    }
+
     pub(super) fn find(&self, hash: u64, equal: impl FnMut(&T) -> bool) -> Option<&T> {
         self.parts[part(hash)].find(hash, equal)
     }

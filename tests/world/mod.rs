@@ -427,7 +427,7 @@ impl Inner {
         }
         for session in recovered.sessions {
             let index = shard_of(&session.client_id, self.nodes.len());
-            self.nodes[index].shard.restore(session, lost_at);
+            self.nodes[index].shard.restore(vec![session], lost_at);
         }
         for node in &mut self.nodes {
             node.shard.timeout(self.now, &mut node.out);
