@@ -107,6 +107,7 @@ class Broker:
         self.directory = Path(directory)
         self.certs = self.directory / "certs"
         self.log_path = self.directory / "broker.log"
+        self.config = None
         self.process = None
         self.helpers = []
         self.endpoints = dict(zip(PORTS, free_ports(len(PORTS))))
@@ -119,12 +120,16 @@ class Broker:
         }
 
     def start(self):
-        """Makes certificates and configuration, starts the broker, returns once all listeners accept."""
+        """Makes certificates and configuration, and starts the broker: see `resume`."""
         self.make_certificates()
-        config = self.write_config()
+        self.config = self.write_config()
+        self.resume()
+
+    def resume(self):
+        """Starts the broker with what is in its directory; returns once all listeners accept."""
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command(config), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory
+                self.command(self.config), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory
             )
         self.start_helpers()
         deadline = time.monotonic() + START_SECS

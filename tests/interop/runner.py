@@ -65,7 +65,7 @@ def call(command, environment, directory):
 
 def arguments():
     parser = argparse.ArgumentParser(prog="tests/interop/run", description="Real MQTT clients against the broker.")
-    parser.add_argument("suites", nargs="*", help="mosquitto, paho, process, mqttjs (default: all)")
+    parser.add_argument("suites", nargs="*", help="mosquitto, paho, process, restart, mqttjs (default: all)")
     parser.add_argument("--against", choices=("dunlin", "mosquitto"), default="dunlin",
                         help="mosquitto: check the suites themselves against a reference broker")  # fmt: skip
     parser.add_argument("--binary", default=os.environ.get("DUNLIN"), help="the dunlin program (default: $DUNLIN)")

@@ -497,10 +497,10 @@ impl Outbound {
     /// A number that is not in use any more, wherever it is.
     fn settle(&mut self, number: u64) {
         let end = self.base + self.window.len() as u64;
-        if number < end {
-            self.set(number, Sending::Settled);
-        } else {
+        if number >= end {
             self.settle_ahead(number);
+        } else if number >= self.base {
+            self.set(number, Sending::Settled);
         }
         self.advance();
     }

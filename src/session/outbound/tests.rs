@@ -115,3 +115,19 @@ fn numbers_that_come_late_keep_their_place() {
     outbound.enqueue(5, outgoing(QoS::AtLeastOnce));
     assert_eq!(outbound.send().map(|(id, _)| id.get()), Some(6));
 }
+
+// [MQTT-4.8.2-5]
+#[test]
+fn messages_of_a_shared_subscription_are_taken_from_wherever_they_are() {
+    let mut outbound = Outbound::default();
+    for number in 0..6 {
+        let share = (number != 3).then(|| "$share/g/t".into());
+        outbound.enqueue(number, Outgoing { share, ..outgoing(QoS::AtLeastOnce) });
+    }
+    (0..5).for_each(|_| drop(outbound.send()));
+    let taken = outbound.take_shared(TakeSent::Yes, None);
+    assert_eq!(taken.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 2, 4, 5]);
+    assert_eq!((outbound.base(), outbound.inflight(), outbound.queued()), (3, 1, 0));
+    outbound.on_pub_ack(id(4)).unwrap();
+    assert_eq!(outbound.base(), 6);
+}
