@@ -81,6 +81,7 @@ def main():
         "mosquitto": ("pytest", sorted((HERE / "python").glob("test_mosquitto*.py"))),
         "paho": ("pytest", sorted((HERE / "python").glob("test_paho*.py"))),
         "process": ("pytest", [HERE / "python" / "test_process.py"]),
+        "restart": ("pytest", [HERE / "python" / "test_restart.py"]),
         "mqttjs": ("node", sorted((HERE / "js").glob("*.test.mjs"))),
     }
     unknown = set(options.suites) - set(suites)
