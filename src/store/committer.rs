@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    broker::Batch,
+    broker::{Batch, Urgency},
     session::{Fetch, Fetched},
     time::Timestamp,
 };
@@ -168,6 +168,10 @@ impl Committer {
         for (shard, batch) in group {
             for entry in &batch.entries {
                 self.ledger.write(entry, &mut plan.puts);
+            }
+            // Nobody waits for the others, and a shard that is told wakes up for it.
+            if batch.urgency != Urgency::Now {
+                continue;
             }
             match plan.commits.iter_mut().find(|(other, _)| *other == shard) {
                 Some((_, commit)) => *commit = batch.commit.max(*commit),
