@@ -222,3 +222,38 @@ fn a_retained_message_is_acknowledged_after_the_commit_that_keeps_it() {
         publisher.expect_code(PacketKind::PubAck, id, code);
     });
 }
+
+#[test]
+fn retained_messages_that_have_expired_leave_the_store_too() {
+    let world = World::new();
+    let publisher = world.connect(Setup::v5("p"));
+    for number in 0..3000 {
+        publisher.publish_with(&format!("t/{number}"), "x", QoS::AtMostOnce, |publish| {
+            publish.retain = true;
+            publish.properties.message_expiry_secs = Some(1);
+        });
+    }
+    publisher.retain("kept", "x", QoS::AtMostOnce);
+    assert_eq!(world.stored_retained(), 3001);
+    world.advance_secs(62);
+    assert_eq!((world.stored_retained(), world.shared().retained.messages()), (1, 1));
+    world.assert_accounting();
+}
+
+// A packet of a few bytes must not cost a record.
+#[test]
+fn the_store_does_not_hear_of_a_removal_of_nothing() {
+    all(|version| {
+        let world = World::new();
+        let publisher = world.connect(Setup::new(version, "p"));
+        let before = world.shared().sequence.peek();
+        publisher.retain("t", "", QoS::AtMostOnce);
+        publisher.retain("t", "", QoS::AtMostOnce);
+        assert_eq!(world.shared().sequence.peek(), before);
+        publisher.retain("t", "x", QoS::AtMostOnce);
+        publisher.retain("t", "", QoS::AtMostOnce);
+        publisher.retain("t", "", QoS::AtLeastOnce);
+        assert_eq!(world.stored_retained(), 0);
+        world.assert_accounting();
+    });
+}
