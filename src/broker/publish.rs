@@ -15,7 +15,7 @@ use super::{
     Cause, DropReason, Event, Forward, Gate, Op, Outputs, Retaining, Shard, Timer,
     acknowledge::{AckDue, AckKind},
     journal, misbehaved,
-    overflow::{NO_DISK, NO_ROOM, Verdict},
+    overflow::{NO_DISK, NO_ROOM, STORE_FULL, Verdict},
     router::{Own, Route, Target},
 };
 
@@ -436,7 +436,10 @@ impl Shard {
         if !message.retain() {
             return Ok((Retaining::NotAsked, None));
         }
-        if self.shared.retained.has_room(message, &self.shared.limits) {
+        // Only what nobody is promised comes here while the disk is full: it would wait in memory without end.
+        let is_stored = message.publisher().is_some() && !message.payload().is_empty();
+        let is_store_full = is_stored && self.shared.is_store_full();
+        if !is_store_full && self.shared.retained.has_room(message, &self.shared.limits) {
             let topic_limits = self.shared.topic_limits();
             let record = self.shared.retained.update(message, &topic_limits, &self.shared.sequence);
             return Ok((record.map_or(Retaining::Vain, |_| Retaining::Done), record));
@@ -444,7 +447,11 @@ impl Shard {
         match origin {
             Origin::Client { .. } if message.qos() > QoS::AtMostOnce => Err(Fault {
                 code: ReasonCode::QuotaExceeded,
-                why: "there are as many retained messages as there may be",
+                why: if is_store_full {
+                    STORE_FULL
+                } else {
+                    "there are as many retained messages as there may be"
+                },
             }),
             Origin::Client { .. } | Origin::Own | Origin::Member => {
                 // [MQTT-3.3.1-5] the one before is superseded all the same.

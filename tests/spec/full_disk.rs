@@ -91,3 +91,27 @@ fn a_will_that_the_full_disk_cannot_keep_is_dropped_and_counted() {
     assert_eq!(drops_of(&world, "away"), [("w".into(), DropReason::StoreFull, "w".into(), 1)]);
     world.assert_accounting();
 }
+
+// It would wait in memory for as long as the disk is full, however much comes.
+#[test]
+fn nothing_is_retained_that_the_full_disk_cannot_keep() {
+    both(|version| {
+        let world = World::new();
+        let reader = world.connect(Setup::new(version, "reader"));
+        reader.subscribe("#", QoS::AtMostOnce);
+        let client = world.connect(Setup::new(version, "c"));
+        client.retain("t", "before", QoS::AtMostOnce);
+        fill(&world);
+        client.retain("t", "1", QoS::AtMostOnce);
+        let before = world.shared().sequence.peek();
+        for payload in ["2", "3", ""] {
+            client.retain("t", payload, QoS::AtMostOnce);
+        }
+        assert_eq!(reader.recv_payloads(), ["before", "1", "2", "3", ""]);
+        assert_eq!(world.shared().sequence.peek(), before, "changes wait for the disk");
+        // The value before is not the last one any more. [MQTT-3.3.1-5]
+        assert_eq!(world.stored_retained(), 0);
+        assert_eq!(world.drops(DropReason::RetainedFull), 3);
+        world.assert_accounting();
+    });
+}
