@@ -228,6 +228,11 @@ impl<G> Journal<G> {
         self.committed
     }
 
+    /// Batches that were handed over and are not committed.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.open - 1 - self.committed
+    }
+
     /// The commit of the newest gating change, if it is not done: all that was promised before waits for it
     /// at most. Changes that nothing waits for do not count, for the store may take its time with them.
     pub(crate) fn pending(&self) -> Option<u64> {

@@ -115,3 +115,28 @@ fn nothing_is_retained_that_the_full_disk_cannot_keep() {
         world.assert_accounting();
     });
 }
+
+// Nothing that a client can do again and again may add to what waits in memory for the disk.
+#[test]
+fn who_comes_again_and_again_while_the_disk_takes_nothing_is_refused_in_the_end() {
+    both(|version| {
+        let world = World::new();
+        world.connect(Setup::durable(version, "c"));
+        fill(&world);
+        world.hold_commits();
+        let before = world.shared().sequence.peek().get();
+        for _ in 0..3000 {
+            world.send_connect(Setup::durable(version, "c")).drop_link();
+        }
+        let records = world.shared().sequence.peek().get() - before;
+        assert!(records < 3000, "{records} changes wait");
+        let refused = world.send_connect(Setup::durable(version, "c"));
+        let code = if version.is_v5() { ReasonCode::ServerUnavailable as u8 } else { 3 };
+        assert!(matches!(refused.recv(), Some(Got::ConnAck { code: found, .. }) if found == code));
+        // Who needs nothing kept is welcome.
+        world.connect(Setup::new(version, "clean"));
+        world.release_commits();
+        world.connect(Setup::durable(version, "c"));
+        world.assert_accounting();
+    });
+}
