@@ -238,14 +238,20 @@ impl Size {
         let bytes = batch.entries.iter().map(|entry| match &entry.op {
             Op::Settle { .. } => 0,
             Op::Append { message, targets, .. } => {
-                message.size_bytes() + ENTRY_BYTES + targets.len() * ENTRY_BYTES
+                let shares = targets.iter().filter_map(|target| target.share.as_deref()).map(str::len);
+                let ids = targets.iter().filter_map(|target| target.subscription_ids.as_deref());
+                let ids: usize = ids.map(size_of_val).sum();
+                message.size_bytes() + (1 + targets.len()) * ENTRY_BYTES + shares.sum::<usize>() + ids
             }
-            Op::PutSession { .. }
-            | Op::EndSession { .. }
-            | Op::PutSubscription { .. }
-            | Op::RemoveSubscription { .. }
-            | Op::Release { .. }
-            | Op::Received { .. } => ENTRY_BYTES,
+            Op::PutSession { session, will, .. } => {
+                let will = will.as_ref().map_or(0, |will| will.message.size_bytes());
+                ENTRY_BYTES + session.client_id.len() + will
+            }
+            Op::PutSubscription { filter, .. } | Op::RemoveSubscription { filter, .. } => {
+                ENTRY_BYTES + filter.as_str().len()
+            }
+            Op::EndSession { records, .. } => ENTRY_BYTES + size_of_val(records.as_slice()),
+            Op::Release { .. } | Op::Received { .. } => ENTRY_BYTES,
         });
         Size { ops: batch.entries.len(), bytes: bytes.sum() }
     }
@@ -423,4 +429,31 @@ fn read(database: &Slot, health: &Health, fetches: &mpsc::Receiver<(u16, Fetch)>
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        broker::Entry,
+        codec::QoS,
+        message::{Header, Message},
+        session::{RecordId, SessionHandle, StoredPresence, StoredWill},
+    };
+
+    // What a transaction and the backlog hold at most is counted by it.
+    #[test]
+    fn the_size_of_a_session_has_its_will() {
+        let header = Header { qos: QoS::AtMostOnce, retain: false, expires_at: None, publisher: None };
+        let message = Message::new("will".into(), &[0; 60_000], header);
+        let op = Op::PutSession {
+            session: Arc::new(SessionHandle::new(0, 0, 1, "c".into())),
+            expiry_secs: 1,
+            will: Some(Arc::new(StoredWill { message, delay_secs: 0, message_expiry_secs: None })),
+            presence: StoredPresence::Connected { receive_maximum: 1 },
+        };
+        let entry = Entry { record: Some(RecordId::new(2)), op };
+        let batch = Batch { commit: 1, entries: vec![entry], urgency: Urgency::Now };
+        assert!(Size::of(&batch).bytes > 60_000);
+    }
 }
