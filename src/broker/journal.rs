@@ -123,7 +123,7 @@ pub enum Op {
         number: u64,
         /// Record of the message, if the session needed it until now.
         message: Option<RecordId>,
-        /// All numbers of the session below this one are settled.
+        /// All numbers of the session below this one are settled; `u64::MAX` if the session has ended.
         base: u64,
     },
 }

@@ -81,7 +81,7 @@ impl Driver {
             {
                 let message = entry.record;
                 let session = target.session.clone();
-                let op = Op::Settle { session, number: target.number, message, base: 0 };
+                let op = Op::Settle { session, number: target.number, message, base: u64::MAX };
                 self.held.push((target.session.shard, Entry { record: None, op }));
             }
         }
