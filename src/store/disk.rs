@@ -10,7 +10,11 @@ use std::{
     fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -68,6 +72,8 @@ impl Default for DiskOptions {
 pub struct Disk {
     inbox: Arc<Inbox>,
     database: Arc<Slot>,
+    /// Whether all that was submitted is committed and the database closed.
+    is_closed: Arc<AtomicBool>,
     health: Arc<Health>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -127,17 +133,31 @@ impl Disk {
         let (fetches, to_read) = mpsc::channel();
         let kept = committer.database().clone();
         let (database, told) = (kept.clone(), health.clone());
-        let reader =
-            spawn("store-reader", move || read(&database, &told, &to_read)).map_err(OpenError::Io)?;
+        let reader = spawn("store-reader", move || {
+            // Its sessions would wait for ever.
+            if catch_unwind(AssertUnwindSafe(|| read(&database, &told, &to_read))).is_err() {
+                told.fail("the thread that reads has panicked".to_owned());
+            }
+        });
+        let reader = reader.map_err(OpenError::Io)?;
         let (theirs, told) = (inbox.clone(), health.clone());
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let closed = is_closed.clone();
         let writer = spawn("store-committer", move || {
             let run = || Worker { inbox: theirs, committer, fetches }.run();
-            if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                told.fail("the thread that commits has panicked".to_owned());
+            match catch_unwind(AssertUnwindSafe(run)) {
+                Ok(Ok(())) => closed.store(true, Ordering::Release),
+                Ok(Err(_)) => {
+                    tracing::warn!(
+                        "the store could not be closed in order; nothing that was promised is lost"
+                    );
+                }
+                Err(_) => told.fail("the thread that commits has panicked".to_owned()),
             }
         });
         let writer = writer.map_err(OpenError::Io)?;
-        Ok((Disk { inbox, database: kept, health, threads: Mutex::new(vec![writer, reader]) }, recovered))
+        let threads = Mutex::new(vec![writer, reader]);
+        Ok((Disk { inbox, database: kept, is_closed, health, threads }, recovered))
     }
 
     /// Copies what is committed to a file, as it is at this moment. The store goes on meanwhile, and grows.
@@ -154,9 +174,10 @@ impl Disk {
         copied.unwrap_or_else(|| Err(redb::Error::DatabaseClosed.into()))
     }
 
-    /// Whether the store has failed: what it was given last may not be kept.
-    pub fn has_failed(&self) -> bool {
-        self.health.has_failed()
+    /// Whether the store is closed and all that it was given is kept. It is not if it has failed, or if its disk
+    /// was full to the end.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
 
     /// From now on these are told what the store is able to do. Otherwise they are from the first batch on.
@@ -333,30 +354,25 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self) {
+    /// Runs until the store is closed. It fails if that is not in order.
+    fn run(mut self) -> Result<(), Trouble> {
         let mut wake_at = None;
         loop {
             let taken = self.inbox.take(wake_at);
-            if self.commit_all(taken.batches).is_err() {
-                return;
-            }
+            self.commit_all(taken.batches)?;
             for fetch in taken.fetches {
                 // The reader ends after this thread.
                 let _ = self.fetches.send(fetch);
             }
-            wake_at = match self.insist(|committer| committer.maintain(Instant::now())) {
-                Ok(wake_at) => wake_at,
-                Err(_) => return,
-            };
+            wake_at = self.insist(|committer| committer.maintain(Instant::now()))?;
             if taken.is_closing {
                 break;
             }
         }
         // Nothing comes any more: who submits has been stopped before.
         let batches = self.inbox.take(None).batches;
-        if self.commit_all(batches).is_ok() && self.committer.close(Instant::now()).is_err() {
-            tracing::warn!("the store could not be closed in order; nothing that was promised is lost");
-        }
+        self.commit_all(batches)?;
+        self.committer.close(Instant::now())
     }
 
     fn commit_all(&mut self, batches: Vec<(u16, Batch, Size)>) -> Result<(), Trouble> {

@@ -121,7 +121,8 @@ impl Store for LocalStore {
 
     fn close(&self, now: Timestamp) {
         self.disk.close();
-        if self.disk.has_failed() {
+        if !self.disk.is_closed() {
+            // The next start must not trust what the system has cached of the file.
             return;
         }
         if let Err(error) = self.directory.close(now) {
