@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ops::ControlFlow,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -131,6 +132,8 @@ impl Retained {
 
 /// Retained topics that are looked at in one go.
 const REPLAY_TOPICS: usize = 256;
+/// Bytes of messages after which no more are looked at in one go.
+const REPLAY_BYTES: usize = 1024 * 1024;
 
 impl RetainedStore {
     /// Whether a message may be retained.
@@ -201,10 +204,13 @@ impl RetainedStore {
         mut f: impl FnMut(&Arc<Message>),
     ) -> Option<String> {
         let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = 0;
         retained.tree.for_each_match_from(filter, from, REPLAY_TOPICS, |_, message| {
             if !message.is_expired(now) {
                 f(message);
+                bytes += message.size_bytes();
             }
+            if bytes < REPLAY_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
     }
 

@@ -2,7 +2,7 @@
 
 use dunlin::codec::{PacketKind, QoS, RetainHandling, SubscriptionOptions};
 
-use crate::world::{Setup, World, all, both};
+use crate::world::{Got, Setup, World, all, both};
 
 fn options(handling: RetainHandling) -> SubscriptionOptions {
     SubscriptionOptions { qos: QoS::ExactlyOnce, retain_handling: handling, ..SubscriptionOptions::default() }
@@ -254,6 +254,32 @@ fn the_store_does_not_hear_of_a_removal_of_nothing() {
         publisher.retain("t", "", QoS::AtMostOnce);
         publisher.retain("t", "", QoS::AtLeastOnce);
         assert_eq!(world.stored_retained(), 0);
+        world.assert_accounting();
+    });
+}
+
+// Each of them is copied to disk for a durable session: what one SUBSCRIBE sets off has a limit in bytes too.
+#[test]
+fn large_retained_messages_are_read_as_the_client_takes_them() {
+    both(|version| {
+        let world = World::limited(|limits| limits.inflight_messages_max = 1);
+        let publisher = world.connect(Setup::new(version, "p"));
+        let large = "x".repeat(1_000_000);
+        for number in 0..20 {
+            publisher.retain(&format!("t/{number}"), &large, QoS::AtLeastOnce);
+        }
+        let client = world.connect(Setup::durable(version, "c").receive_maximum(1).manual());
+        client.send_subscribe(&[("t/#", options(RetainHandling::Send))], 0);
+        let queued = world.shared().queued_bytes();
+        assert!(queued < 8_000_000, "{queued} bytes are queued");
+        let mut seen = 0;
+        while let Some(got) = client.recv() {
+            if let Got::Publish(message) = got {
+                client.ack(PacketKind::PubAck, message.id.expect("QoS 1 has an identifier"));
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 20);
         world.assert_accounting();
     });
 }
