@@ -30,7 +30,7 @@ use std::{io, sync::Arc};
 
 pub use backup::{BackedUp, BackupError, Existing, Progress, TableInfo, backup, tables};
 pub use committer::Committer;
-pub use directory::{DataDirectory, DirectoryError, DirectoryErrorKind, control_socket};
+pub use directory::{DataDirectory, DirectoryError, DirectoryErrorKind, control_socket, is_beside_database};
 pub use disk::{Disk, DiskOptions};
 pub use error::{OpenError, Trouble};
 pub use file_medium::{FileMedium, is_damage, open_closed};

@@ -43,7 +43,19 @@ fn a_backup_that_cannot_be_written_says_where() {
     drop(build(&scratch.store(), 3));
     let ran = scratch.run(&["backup", "nowhere/copy.redb"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("No such file or directory"), "{ran:?}");
+    assert!(ran.stderr.contains("nowhere/copy.redb: No such file or directory"), "{ran:?}");
+}
+
+#[test]
+fn a_backup_takes_the_place_of_no_file_of_the_store() {
+    let scratch = Scratch::new();
+    drop(build(&scratch.store(), 3));
+    for file in ["data/dunlin.redb", "data/lock", "data/../data/new.redb"] {
+        let ran = scratch.run(&["backup", "--force", file]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.stderr.contains("in the data directory itself"), "{ran:?}");
+    }
+    assert_eq!(names(&scratch.data()), ["dunlin.redb", "lock"]);
 }
 
 #[test]
