@@ -73,15 +73,20 @@ impl Drop for Scratch {
     }
 }
 
-/// Makes a database with this many messages.
+/// Makes a database with this many records, ends of subscriptions, and a subscription for each.
 fn build(path: &Path, rows: u64) -> Database {
     let database = Builder::new().set_cache_size(1 << 20).create(path).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction.open_table(META).unwrap().insert("schema", 1).unwrap();
-    for key in 0..rows {
-        let value = format!("message {key}");
-        transaction.open_table(LOG).unwrap().insert(key << 16, value.as_bytes()).unwrap();
-        transaction.open_table(SUB).unwrap().insert(value.as_bytes(), b"1".as_slice()).unwrap();
+    for record in 1..=rows {
+        let filter = format!("message {record}");
+        let session = 5_u64;
+        let length = (filter.len() as u16).to_le_bytes();
+        let ended = [&[1, 5][..], &session.to_le_bytes(), &length, filter.as_bytes()].concat();
+        transaction.open_table(LOG).unwrap().insert(record << 16, ended.as_slice()).unwrap();
+        let key = [&session.to_be_bytes()[..], filter.as_bytes()].concat();
+        let row = [1, 17, 1, 0, 0, 0, 0];
+        transaction.open_table(SUB).unwrap().insert(key.as_slice(), row.as_slice()).unwrap();
     }
     transaction.commit().unwrap();
     database

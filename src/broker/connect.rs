@@ -101,6 +101,10 @@ fn may_be_assigned(connect: &Connect<'_>) -> bool {
     }
 }
 
+/// Batches that wait for a full disk, above which no session that lasts gets a connection: each connection adds
+/// to what waits.
+const STUCK_BATCHES_MAX: u64 = 1024;
+
 /// What a connection asks of its session.
 struct Terms {
     expiry_secs: u32,
@@ -189,6 +193,12 @@ impl Shard {
         if terms.expiry_secs > 0 && !is_stored && self.shared.is_store_full() {
             self.counters().store_refusals.add(1);
             return Err(Refusal::new(ReasonCode::QuotaExceeded, STORE_FULL));
+        }
+        // Not even the reserve is left. It would wait for its CONNACK in vain, and come again and again.
+        let is_durable = terms.expiry_secs > 0 || is_stored;
+        if is_durable && self.shared.is_store_full() && self.journal.backlog() > STUCK_BATCHES_MAX {
+            self.counters().store_refusals.add(1);
+            return Err(Refusal::new(ReasonCode::ServerUnavailable, STORE_FULL));
         }
         Ok(())
     }

@@ -78,7 +78,7 @@ pub enum DropReason {
     NoMember,
     /// The client may not publish to the topic, and its version has no way to be told.
     NotAuthorized,
-    /// There are as many retained messages as there may be; it was delivered but not kept.
+    /// There are as many retained messages as there may be, or the disk is full; it was delivered but not kept.
     RetainedFull,
     /// The store cannot give it back: its file is damaged.
     Lost,

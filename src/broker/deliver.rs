@@ -63,7 +63,9 @@ impl Shard {
                 self.settle(&target.session, message.size_bytes());
                 if target.session.is_durable() && record.is_some() {
                     let session = target.session.id;
-                    self.journal.lazy(None, Op::Settle { session, number, message: record, base: 0 });
+                    // All of its numbers are settled: the store has nothing to remember of this one.
+                    let base = u64::MAX;
+                    self.journal.lazy(None, Op::Settle { session, number, message: record, base });
                 }
             }
             self.redirect(now, message, target, out);

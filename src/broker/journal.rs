@@ -125,7 +125,7 @@ pub enum Op {
         number: u64,
         /// Record of the message, if the session needed it until now.
         message: Option<RecordId>,
-        /// All numbers of the session below this one are settled.
+        /// All numbers of the session below this one are settled; `u64::MAX` if the session has ended.
         base: u64,
     },
 }
@@ -244,6 +244,11 @@ impl<G> Journal<G> {
     /// The newest commit that is done.
     pub(crate) fn committed(&self) -> u64 {
         self.committed
+    }
+
+    /// Batches that were handed over and are not committed.
+    pub(crate) fn backlog(&self) -> u64 {
+        self.open - 1 - self.committed
     }
 
     /// The commit of the newest gating change, if it is not done: all that was promised before waits for it

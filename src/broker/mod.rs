@@ -51,7 +51,7 @@ use crate::{
 use acknowledge::AckDue;
 use journal::Journal;
 use overflow::Withholding;
-use publish::Deferred;
+use publish::{Deferred, SWEEP_INTERVAL};
 use router::RouteCache;
 use timers::{Timer, Timers};
 
@@ -91,15 +91,12 @@ enum Gate {
     Release(LinkId),
 }
 
-/// Milliseconds between two looks for retained messages that have expired.
-const SWEEP_MILLIS: u64 = 60_000;
-
 impl Shard {
     /// The shard with this index of a broker.
     pub fn new(index: u16, shared: Arc<Shared>, now: Timestamp) -> Shard {
         let mut timers = Timers::default();
         if index == 0 {
-            timers.set(Timestamp::from_millis(now.as_millis() + SWEEP_MILLIS), Timer::Sweep);
+            timers.set(now.plus(SWEEP_INTERVAL), Timer::Sweep);
         }
         Shard {
             index,
@@ -265,10 +262,7 @@ impl Shard {
                 }
                 Timer::Withheld(id) => self.on_withheld_timer(now, id, out),
                 Timer::Drops => self.tell_drops(now, out),
-                Timer::Sweep => {
-                    self.shared.retained.sweep(now);
-                    self.timers.set(Timestamp::from_millis(now.as_millis() + SWEEP_MILLIS), Timer::Sweep);
-                }
+                Timer::Sweep => self.sweep_retained(now),
             }
         }
         self.end_turn(now, out);

@@ -12,6 +12,8 @@ use super::{Op, Shard, Timer, journal};
 
 /// QoS 1 and 2 messages that wait in a session while further retained messages are read for it.
 const QUEUED_MAX: usize = 1024;
+/// Their bytes. A durable session has a copy of each in the store.
+const QUEUED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Reads in a row for one session before others have their turn.
 const READS_MAX: usize = 256;
@@ -30,7 +32,7 @@ impl Shard {
     /// turn: past a limit the session goes on in a turn of its own.
     pub(super) fn replay(&mut self, now: Timestamp, slot: u32, reads: &mut usize) -> Progress {
         let session = &mut self.sessions[slot as usize];
-        if session.outbound.queued() >= QUEUED_MAX {
+        if session.outbound.queued() >= QUEUED_MAX || session.handle.queued_bytes() >= QUEUED_BYTES_MAX {
             return Progress::None;
         }
         let Some(replay) = session.replays.front_mut() else { return Progress::None };

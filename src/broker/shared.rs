@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    ops::ControlFlow,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -108,6 +109,8 @@ pub enum Retaining {
     NotAsked,
     /// It was, or its empty payload removed the one that was. `[MQTT-3.3.1-6]` `[MQTT-3.3.1-7]`
     Done,
+    /// Its payload is empty, and there was nothing to remove.
+    Vain,
     /// There are too many retained messages, or too many bytes in them.
     Full,
 }
@@ -129,6 +132,8 @@ impl Retained {
 
 /// Retained topics that are looked at in one go.
 const REPLAY_TOPICS: usize = 256;
+/// Bytes of messages after which no more are looked at in one go.
+const REPLAY_BYTES: usize = 1024 * 1024;
 
 impl RetainedStore {
     /// Whether a message may be retained.
@@ -143,16 +148,17 @@ impl RetainedStore {
 
     /// Retains a message, or with an empty payload removes the one of its topic. `[MQTT-3.3.1-5]`
     /// `[MQTT-3.3.1-6]` `[MQTT-3.3.1-7]` Returns the record that it is to have in the store: taken meanwhile,
-    /// so that of two messages of one topic the store knows the later one by its higher record.
+    /// so that of two messages of one topic the store knows the later one by its higher record. `None` if there
+    /// was nothing to remove, of which the store need not know: it would cost more than who asks for it.
     pub fn update(
         &self,
         message: &Arc<Message>,
         topic_limits: &TopicLimits,
         sequence: &Sequence,
-    ) -> RecordId {
+    ) -> Option<RecordId> {
         let mut retained = self.retained.write().unwrap_or_else(PoisonError::into_inner);
-        self.replace(&mut retained, message, topic_limits);
-        sequence.next()
+        let was_there = self.replace(&mut retained, message, topic_limits);
+        (was_there || !message.payload().is_empty()).then(|| sequence.next())
     }
 
     /// Retains a message that the store gives back, unless it has expired.
@@ -163,13 +169,15 @@ impl RetainedStore {
         }
     }
 
-    fn replace(&self, retained: &mut Retained, message: &Arc<Message>, topic_limits: &TopicLimits) {
+    /// Returns whether the topic had a message before.
+    fn replace(&self, retained: &mut Retained, message: &Arc<Message>, topic_limits: &TopicLimits) -> bool {
         let old = if message.payload().is_empty() {
             retained.tree.remove(message.topic())
         } else {
-            let Ok(name) = TopicName::parse(message.topic(), topic_limits) else { return };
+            let Ok(name) = TopicName::parse(message.topic(), topic_limits) else { return false };
             retained.tree.insert(&name, message.clone())
         };
+        let was_there = old.is_some();
         if let Some(old) = old {
             retained.forget_expiry(&old);
             self.forget(&old);
@@ -181,6 +189,7 @@ impl RetainedStore {
                 retained.expiring.insert((at, message.topic().clone()));
             }
         }
+        was_there
     }
 
     /// Calls `f` with some of the retained messages that a subscription gets, those from a text on. Returns
@@ -195,32 +204,43 @@ impl RetainedStore {
         mut f: impl FnMut(&Arc<Message>),
     ) -> Option<String> {
         let retained = self.retained.read().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = 0;
         retained.tree.for_each_match_from(filter, from, REPLAY_TOPICS, |_, message| {
             if !message.is_expired(now) {
                 f(message);
+                bytes += message.size_bytes();
             }
+            if bytes < REPLAY_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
     }
 
-    /// Forgets the retained message of a topic: it was superseded by one that cannot be kept.
-    pub fn remove(&self, topic: &str, sequence: &Sequence) -> RecordId {
+    /// Forgets the retained message of a topic: it was superseded by one that cannot be kept. Returns the record
+    /// that says so in the store, if there was one.
+    pub fn remove(&self, topic: &str, sequence: &Sequence) -> Option<RecordId> {
         let mut retained = self.retained.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = retained.tree.remove(topic) {
-            retained.forget_expiry(&old);
-            self.forget(&old);
-        }
-        sequence.next()
+        let old = retained.tree.remove(topic)?;
+        retained.forget_expiry(&old);
+        self.forget(&old);
+        Some(sequence.next())
     }
 
-    /// Removes what has expired.
-    pub fn sweep(&self, now: Timestamp) {
+    /// Removes some of those that have expired. Returns them, each with the record that says so in the store.
+    pub fn sweep(
+        &self,
+        now: Timestamp,
+        messages_max: usize,
+        sequence: &Sequence,
+    ) -> Vec<(RecordId, Arc<Message>)> {
+        let mut swept = Vec::new();
         let mut retained = self.retained.write().unwrap_or_else(PoisonError::into_inner);
-        while retained.expiring.first().is_some_and(|(at, _)| *at < now) {
-            let Some((_, topic)) = retained.expiring.pop_first() else { return };
+        while swept.len() < messages_max && retained.expiring.first().is_some_and(|(at, _)| *at < now) {
+            let Some((_, topic)) = retained.expiring.pop_first() else { break };
             if let Some(message) = retained.tree.remove(&topic) {
                 self.forget(&message);
+                swept.push((sequence.next(), message));
             }
         }
+        swept
     }
 
     /// How many there are.

@@ -13,6 +13,10 @@ use crate::{
 
 use super::{Cause, Event, Gate, Op, Outputs, Shard, misbehaved, overflow::STORE_FULL};
 
+/// Longest name of a shared subscription in bytes. It goes into the record of each message that comes through
+/// it: without a limit, a message of ten bytes would make 64 KiB on disk.
+const SHARE_NAME_BYTES_MAX: usize = 256;
+
 impl Shard {
     pub(super) fn on_subscribe(
         &mut self,
@@ -68,6 +72,9 @@ impl Shard {
     /// A filter of the client. `None` if it is one, but beyond a limit.
     fn parse_filter(&self, text: &str) -> Result<Option<TopicFilter>, Cause> {
         match TopicFilter::parse(text, &self.shared.topic_limits()) {
+            Ok(filter) if filter.share_name().is_some_and(|name| name.len() > SHARE_NAME_BYTES_MAX) => {
+                Ok(None)
+            }
             Ok(filter) => Ok(Some(filter)),
             Err(error) if is_limit(&error) => Ok(None),
             Err(error) => Err(misbehaved(ReasonCode::TopicFilterInvalid, error.to_string())),

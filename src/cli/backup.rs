@@ -14,8 +14,8 @@ use super::{
 use crate::{
     control::{Client, Request},
     store::{
-        DataDirectory, DirectoryErrorKind, Existing, Layout, Progress, backup, is_damage, open_closed,
-        restore,
+        BackupError, DataDirectory, DirectoryErrorKind, Existing, Layout, Progress, backup,
+        is_beside_database, is_damage, open_closed, restore,
     },
 };
 
@@ -87,7 +87,7 @@ fn ask(broker: Client, file: &Path, existing: Existing) -> Result<(u64, u64), Ex
     let mut percent = Percent::default();
     broker
         .request(&request, |rows, rows_total| percent.show(Progress { rows, rows_total }))
-        .map_err(|error| fail(format_args!("backup: {error}")))
+        .map_err(|error| fail(format_args!("backup to {}: {error}", file.display())))
 }
 
 /// No broker runs: the store is closed, and can be copied.
@@ -101,8 +101,12 @@ fn copy(found: &Found, file: &Path, existing: Existing) -> Result<(u64, u64), Ex
         fail(format_args!("{}: {error}", path.display()))
     })?;
     let mut percent = Percent::default();
-    let done = backup(&database, file, existing, |progress| percent.show(progress));
-    let done = done.map_err(|error| fail(format_args!("backup: {error}")))?;
+    let done = match is_beside_database(directory.path(), file) {
+        Ok(true) => Err(BackupError::InDataDirectory(file.into())),
+        Ok(false) => backup(&database, file, existing, |progress| percent.show(progress)),
+        Err(error) => Err(error.into()),
+    };
+    let done = done.map_err(|error| fail(format_args!("backup to {}: {error}", file.display())))?;
     Ok((done.rows, done.bytes))
 }
 

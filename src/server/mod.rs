@@ -4,6 +4,7 @@
 //! that has authenticated moves once, to the shard that its client identifier hashes to, and from then on
 //! it and its session live on one thread.
 
+mod alarm;
 mod cell;
 mod client;
 mod connection;
@@ -30,7 +31,7 @@ use tokio::{
     runtime,
     sync::{Semaphore, oneshot},
     task::LocalSet,
-    time::{Instant, MissedTickBehavior, sleep_until, timeout_at},
+    time::{Instant, MissedTickBehavior, timeout_at},
 };
 use tracing::{info, warn};
 
@@ -46,9 +47,9 @@ use crate::{
         BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
     },
     store::{Committed, LocalStore, Store},
-    time::Timestamp,
 };
 
+use alarm::Alarm;
 use cell::ShardCell;
 use listen::Door;
 use mailbox::{Mail, Mailboxes};
@@ -536,28 +537,17 @@ async fn run_shard(
 /// Reads mail and sees to timers until the broker stops.
 async fn serve_mail(cell: &Rc<ShardCell>) {
     let mailbox = &cell.common.mailboxes[usize::from(cell.index)];
-    let timer = sleep_until(Instant::now());
-    tokio::pin!(timer);
-    let mut armed = None;
+    let mut alarm = Alarm::new();
     while !cell.is_stopping.get() {
-        let next = cell.timeout();
-        if next != armed {
-            armed = next;
-            let at: Option<Timestamp> = next;
-            let far = Instant::now() + FAR_AWAY;
-            timer.as_mut().reset(at.map_or(far, |at| Instant::from_std(cell.clock().instant(at))));
-        }
+        alarm.set(cell.timeout(), cell.clock());
         tokio::select! {
             biased;
             () = mailbox.wait() => cell.read_mail(),
             () = cell.rearm.notified() => {}
-            () = &mut timer => armed = None,
+            () = alarm.rings() => {}
         }
     }
 }
-
-/// When to look again if no timer is set.
-const FAR_AWAY: Duration = Duration::from_secs(3600);
 
 /// Tells of the broker under `$SYS`, again and again.
 async fn publish_sys(cell: Rc<ShardCell>) {

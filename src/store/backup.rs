@@ -51,6 +51,8 @@ pub struct BackedUp {
 pub enum BackupError {
     /// There is a file of that name.
     Exists(PathBuf),
+    /// It would be in the data directory, among the files that a broker uses.
+    InDataDirectory(PathBuf),
     /// A table is of a type that this release does not know.
     UnknownTable(String),
     /// What redb or the system says.
@@ -61,6 +63,9 @@ impl fmt::Display for BackupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exists(path) => write!(f, "{} exists; --force replaces it", path.display()),
+            Self::InDataDirectory(path) => {
+                write!(f, "{} is in the data directory itself; name a place elsewhere", path.display())
+            }
             Self::UnknownTable(name) => {
                 write!(f, "table {name} is of a type that this release of dunlin does not know")
             }

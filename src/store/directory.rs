@@ -9,7 +9,7 @@ use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process,
     sync::Mutex,
@@ -217,6 +217,17 @@ impl DataDirectory {
 #[must_use]
 pub fn control_socket(data_dir: &Path) -> PathBuf {
     data_dir.join(SOCKET)
+}
+
+/// Whether a file is, or would be, one of the data directory itself, by whatever path: there it could take the
+/// place of a file that a broker uses.
+///
+/// # Errors
+/// What the system says of the directory of the file.
+pub fn is_beside_database(data_dir: &Path, file: &Path) -> io::Result<bool> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (theirs, ours) = (fs::metadata(parent)?, fs::metadata(data_dir)?);
+    Ok((theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
 }
 
 /// Makes what was done to the names of files in a directory survive a power loss.

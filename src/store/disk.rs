@@ -10,7 +10,11 @@ use std::{
     fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -68,6 +72,8 @@ impl Default for DiskOptions {
 pub struct Disk {
     inbox: Arc<Inbox>,
     database: Arc<Slot>,
+    /// Whether all that was submitted is committed and the database closed.
+    is_closed: Arc<AtomicBool>,
     health: Arc<Health>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -127,17 +133,31 @@ impl Disk {
         let (fetches, to_read) = mpsc::channel();
         let kept = committer.database().clone();
         let (database, told) = (kept.clone(), health.clone());
-        let reader =
-            spawn("store-reader", move || read(&database, &told, &to_read)).map_err(OpenError::Io)?;
+        let reader = spawn("store-reader", move || {
+            // Its sessions would wait for ever.
+            if catch_unwind(AssertUnwindSafe(|| read(&database, &told, &to_read))).is_err() {
+                told.fail("the thread that reads has panicked".to_owned());
+            }
+        });
+        let reader = reader.map_err(OpenError::Io)?;
         let (theirs, told) = (inbox.clone(), health.clone());
+        let is_closed = Arc::new(AtomicBool::new(false));
+        let closed = is_closed.clone();
         let writer = spawn("store-committer", move || {
             let run = || Worker { inbox: theirs, committer, fetches }.run();
-            if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                told.fail("the thread that commits has panicked".to_owned());
+            match catch_unwind(AssertUnwindSafe(run)) {
+                Ok(Ok(())) => closed.store(true, Ordering::Release),
+                Ok(Err(_)) => {
+                    tracing::warn!(
+                        "the store could not be closed in order; nothing that was promised is lost"
+                    );
+                }
+                Err(_) => told.fail("the thread that commits has panicked".to_owned()),
             }
         });
         let writer = writer.map_err(OpenError::Io)?;
-        Ok((Disk { inbox, database: kept, health, threads: Mutex::new(vec![writer, reader]) }, recovered))
+        let threads = Mutex::new(vec![writer, reader]);
+        Ok((Disk { inbox, database: kept, is_closed, health, threads }, recovered))
     }
 
     /// Copies what is committed to a file, as it is at this moment. The store goes on meanwhile, and grows.
@@ -154,9 +174,10 @@ impl Disk {
         copied.unwrap_or_else(|| Err(redb::Error::DatabaseClosed.into()))
     }
 
-    /// Whether the store has failed: what it was given last may not be kept.
-    pub fn has_failed(&self) -> bool {
-        self.health.has_failed()
+    /// Whether the store is closed and all that it was given is kept. It is not if it has failed, or if its disk
+    /// was full to the end.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
 
     /// From now on these are told what the store is able to do. Otherwise they are from the first batch on.
@@ -238,14 +259,20 @@ impl Size {
         let bytes = batch.entries.iter().map(|entry| match &entry.op {
             Op::Settle { .. } => 0,
             Op::Append { message, targets, .. } => {
-                message.size_bytes() + ENTRY_BYTES + targets.len() * ENTRY_BYTES
+                let shares = targets.iter().filter_map(|target| target.share.as_deref()).map(str::len);
+                let ids = targets.iter().filter_map(|target| target.subscription_ids.as_deref());
+                let ids: usize = ids.map(size_of_val).sum();
+                message.size_bytes() + (1 + targets.len()) * ENTRY_BYTES + shares.sum::<usize>() + ids
             }
-            Op::PutSession { .. }
-            | Op::EndSession { .. }
-            | Op::PutSubscription { .. }
-            | Op::RemoveSubscription { .. }
-            | Op::Release { .. }
-            | Op::Received { .. } => ENTRY_BYTES,
+            Op::PutSession { session, will, .. } => {
+                let will = will.as_ref().map_or(0, |will| will.message.size_bytes());
+                ENTRY_BYTES + session.client_id.len() + will
+            }
+            Op::PutSubscription { filter, .. } | Op::RemoveSubscription { filter, .. } => {
+                ENTRY_BYTES + filter.as_str().len()
+            }
+            Op::EndSession { records, .. } => ENTRY_BYTES + size_of_val(records.as_slice()),
+            Op::Release { .. } | Op::Received { .. } => ENTRY_BYTES,
         });
         Size { ops: batch.entries.len(), bytes: bytes.sum() }
     }
@@ -327,30 +354,25 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self) {
+    /// Runs until the store is closed. It fails if that is not in order.
+    fn run(mut self) -> Result<(), Trouble> {
         let mut wake_at = None;
         loop {
             let taken = self.inbox.take(wake_at);
-            if self.commit_all(taken.batches).is_err() {
-                return;
-            }
+            self.commit_all(taken.batches)?;
             for fetch in taken.fetches {
                 // The reader ends after this thread.
                 let _ = self.fetches.send(fetch);
             }
-            wake_at = match self.insist(|committer| committer.maintain(Instant::now())) {
-                Ok(wake_at) => wake_at,
-                Err(_) => return,
-            };
+            wake_at = self.insist(|committer| committer.maintain(Instant::now()))?;
             if taken.is_closing {
                 break;
             }
         }
         // Nothing comes any more: who submits has been stopped before.
         let batches = self.inbox.take(None).batches;
-        if self.commit_all(batches).is_ok() && self.committer.close(Instant::now()).is_err() {
-            tracing::warn!("the store could not be closed in order; nothing that was promised is lost");
-        }
+        self.commit_all(batches)?;
+        self.committer.close(Instant::now())
     }
 
     fn commit_all(&mut self, batches: Vec<(u16, Batch, Size)>) -> Result<(), Trouble> {
@@ -423,4 +445,31 @@ fn read(database: &Slot, health: &Health, fetches: &mpsc::Receiver<(u16, Fetch)>
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        broker::Entry,
+        codec::QoS,
+        message::{Header, Message},
+        session::{RecordId, SessionHandle, StoredPresence, StoredWill},
+    };
+
+    // What a transaction and the backlog hold at most is counted by it.
+    #[test]
+    fn the_size_of_a_session_has_its_will() {
+        let header = Header { qos: QoS::AtMostOnce, retain: false, expires_at: None, publisher: None };
+        let message = Message::new("will".into(), &[0; 60_000], header);
+        let op = Op::PutSession {
+            session: Arc::new(SessionHandle::new(0, 0, 1, "c".into())),
+            expiry_secs: 1,
+            will: Some(Arc::new(StoredWill { message, delay_secs: 0, message_expiry_secs: None })),
+            presence: StoredPresence::Connected { receive_maximum: 1 },
+        };
+        let entry = Entry { record: Some(RecordId::new(2)), op };
+        let batch = Batch { commit: 1, entries: vec![entry], urgency: Urgency::Now };
+        assert!(Size::of(&batch).bytes > 60_000);
+    }
 }

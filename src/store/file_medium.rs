@@ -61,6 +61,8 @@ struct Reserve {
     /// The bytes that it should have. They never become fewer: what is free when the reserve was just given up
     /// says nothing of the disk.
     wanted: AtomicU64,
+    /// Whether the log was told that it is less than usual: on a full disk it is tried again every second.
+    is_told: AtomicBool,
 }
 
 impl Reserve {
@@ -153,7 +155,7 @@ impl Medium for FileMedium {
             self.reserve.bytes.store(there, Ordering::Relaxed);
             return Ok(());
         }
-        if wanted < RESERVE_BYTES {
+        if wanted < RESERVE_BYTES && !self.reserve.is_told.swap(true, Ordering::Relaxed) {
             warn!(reserve_bytes = wanted, "little disk space is free, less than usual is reserved");
         }
         let written = fill(&path, wanted).and_then(|()| self.directory.sync());

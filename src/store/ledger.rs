@@ -503,3 +503,62 @@ impl Fresh {
         self.is_removal() && age >= self.age + REMOVAL_AGE
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        codec::QoS,
+        session::{RecordId, SessionHandle},
+    };
+
+    fn entry(record: Option<u64>, op: Op) -> Entry {
+        Entry { record: record.map(RecordId::new), op }
+    }
+
+    fn target(session: &SessionHandle) -> crate::broker::JournalTarget {
+        let qos = QoS::AtLeastOnce;
+        crate::broker::JournalTarget {
+            session: session.id,
+            number: 7,
+            qos,
+            retain: false,
+            subscription_ids: None,
+            share: None,
+        }
+    }
+
+    #[test]
+    fn a_message_that_comes_too_late_for_a_session_leaves_nothing_of_it() {
+        let [gone, here] = [1, 2].map(|id| Arc::new(SessionHandle::new(0, 0, id, "c".into())));
+        let header = crate::message::Header {
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            expires_at: None,
+            publisher: None,
+        };
+        let message = Arc::new(Message::new("t".into(), b"x", header));
+        let targets = [target(&gone), target(&here)].into_iter().collect();
+        let entries = [
+            entry(Some(3), Op::EndSession { session: gone.clone(), records: Vec::new() }),
+            entry(Some(4), Op::Append { message, retain: false, targets, received: None }),
+        ];
+        let mut ledger = Ledger::default();
+        let mut plan = Plan::default();
+        for entry in &entries {
+            ledger.enter(entry, &mut plan.puts);
+            ledger.write(entry, &mut plan.puts);
+        }
+        let mut fold = |ledger: &mut Ledger| {
+            ledger.begin_fold(Aging::Yes);
+            ledger.fold(&mut plan, 100);
+        };
+        fold(&mut ledger);
+        let message = Some(RecordId::new(4));
+        let op = Op::Settle { session: gone.id, number: 7, message, base: u64::MAX };
+        ledger.enter(&entry(None, op), &mut Puts::default());
+        fold(&mut ledger);
+        assert!(ledger.accounts.is_empty(), "nobody would ever take it out: {:?}", ledger.accounts);
+        assert_eq!(ledger.counts.needs(4), 1);
+    }
+}

@@ -6,7 +6,8 @@ use tracing::warn;
 
 use super::{
     BackedUp, BackupError, Committed, DataDirectory, DirectoryError, Disk, DiskOptions, Existing, FileMedium,
-    Layout, OpenError, Progress, Recovered, Store, Submitted, guarded, salvage::rescue,
+    Layout, OpenError, Progress, Recovered, Store, Submitted, directory::is_beside_database, guarded,
+    salvage::rescue,
 };
 use crate::{broker::Batch, session::Fetch, time::Timestamp};
 
@@ -88,6 +89,9 @@ impl LocalStore {
         existing: Existing,
         progress: impl FnMut(Progress),
     ) -> Result<BackedUp, BackupError> {
+        if is_beside_database(self.directory(), to)? {
+            return Err(BackupError::InDataDirectory(to.into()));
+        }
         self.disk.backup(to, existing, progress)
     }
 }
@@ -121,7 +125,8 @@ impl Store for LocalStore {
 
     fn close(&self, now: Timestamp) {
         self.disk.close();
-        if self.disk.has_failed() {
+        if !self.disk.is_closed() {
+            // The next start must not trust what the system has cached of the file.
             return;
         }
         if let Err(error) = self.directory.close(now) {

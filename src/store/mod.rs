@@ -30,7 +30,7 @@ use std::{io, sync::Arc};
 
 pub use backup::{BackedUp, BackupError, Existing, Progress, TableInfo, backup, tables};
 pub use committer::Committer;
-pub use directory::{DataDirectory, DirectoryError, DirectoryErrorKind, control_socket};
+pub use directory::{DataDirectory, DirectoryError, DirectoryErrorKind, control_socket, is_beside_database};
 pub use disk::{Disk, DiskOptions};
 pub use error::{OpenError, Trouble};
 pub use file_medium::{FileMedium, is_damage, open_closed};
@@ -67,7 +67,8 @@ pub trait Store: Send + Sync + 'static {
 
 /// Who wants to know of commits.
 pub trait Committed: Send + Sync {
-    /// All batches of a shard up to this one are committed.
+    /// All batches of a shard up to this one are committed. It is said of those that are wanted at once; of
+    /// others, with the next of these.
     fn committed(&self, shard: u16, commit: u64);
 
     /// Messages that a session of a shard wanted.

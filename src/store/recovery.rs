@@ -12,7 +12,7 @@ use std::{
 };
 
 use foldhash::fast::FixedState;
-use hashbrown::{HashMap, HashTable, hash_table};
+use hashbrown::{HashMap, HashSet, HashTable, hash_table};
 use redb::{
     Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
 };
@@ -94,6 +94,8 @@ struct Recovery {
     places: HashMap<u64, usize, FixedState>,
     /// The place that was asked for last.
     near: usize,
+    /// Filters of shared subscriptions: their messages share them.
+    shares: HashSet<Arc<str>, FixedState>,
     /// Targets of sessions that are not known yet, and perhaps never will be.
     strays: Vec<(u64, StoredMessage)>,
     now: Timestamp,
@@ -317,12 +319,15 @@ impl Recovery {
         for target in targets {
             self.ledger.next = self.ledger.next.max(target.session + 1);
             let stored = StoredMessage { number: target.number, record: id, size_bytes, qos: target.qos };
+            let share = target
+                .share
+                .map(|share| self.shares.get_or_insert_with(share, |share| Arc::from(share)).clone());
             let Some(draft) = self.draft(target.session) else {
                 self.strays.push((target.session, stored));
                 continue;
             };
             draft.stored.next_number = draft.stored.next_number.max(target.number + 1);
-            let Some(share) = target.share else {
+            let Some(share) = share else {
                 draft.stored.messages.push(stored);
                 continue;
             };
@@ -331,7 +336,7 @@ impl Recovery {
                 qos: target.qos,
                 retain: target.retain,
                 subscription_ids: target.subscription_ids(),
-                share: Some(share.into()),
+                share: Some(share),
                 record: Some(id),
             };
             draft.stored.shared.push((target.number, outgoing));

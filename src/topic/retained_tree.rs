@@ -6,7 +6,7 @@
 //! could: it passes over a subtree in one step, however large it is.
 
 use std::collections::{BTreeMap, btree_map};
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 
 use super::filter::TopicFilter;
 use super::name::TopicName;
@@ -50,24 +50,28 @@ impl<V> RetainedTree<V> {
     }
 
     /// Calls `f` with each topic that the pattern of the filter matches, in the order of their texts.
-    pub fn for_each_match(&self, filter: &TopicFilter, f: impl FnMut(&str, &V)) {
-        let left = self.for_each_match_from(filter, "", usize::MAX, f);
+    pub fn for_each_match(&self, filter: &TopicFilter, mut f: impl FnMut(&str, &V)) {
+        let left = self.for_each_match_from(filter, "", usize::MAX, |topic, value| {
+            f(topic, value);
+            ControlFlow::Continue(())
+        });
         debug_assert!(left.is_none(), "nothing stops before the end");
     }
 
     /// Like [`RetainedTree::for_each_match`], but begins at the text `from` and looks at `topics_max` topics
-    /// at most. Returns the text to go on from, if there may be more.
+    /// at most, and at none after `f` breaks off. Returns the text to go on from, if there may be more.
     pub fn for_each_match_from(
         &self,
         filter: &TopicFilter,
         from: &str,
         topics_max: usize,
-        mut f: impl FnMut(&str, &V),
+        mut f: impl FnMut(&str, &V) -> ControlFlow<()>,
     ) -> Option<String> {
         let pattern = filter.pattern();
         if !filter.has_wildcards() {
             if let Some(value) = self.get(pattern).filter(|_| from <= pattern) {
-                f(pattern, value);
+                // There is no other, whether it breaks off or not.
+                let _ = f(pattern, value);
             }
             return None;
         }
@@ -89,7 +93,10 @@ impl<V> RetainedTree<V> {
             }
             let next = match compare(pattern, topic.as_str()) {
                 Step::Match => {
-                    f(topic.as_str(), value);
+                    if f(topic.as_str(), value).is_break() {
+                        // No topic has this character: it is the next text of all.
+                        return Some(format!("{topic}\0", topic = topic.as_str()));
+                    }
                     continue;
                 }
                 Step::Next => continue,

@@ -91,3 +91,52 @@ fn a_will_that_the_full_disk_cannot_keep_is_dropped_and_counted() {
     assert_eq!(drops_of(&world, "away"), [("w".into(), DropReason::StoreFull, "w".into(), 1)]);
     world.assert_accounting();
 }
+
+// It would wait in memory for as long as the disk is full, however much comes.
+#[test]
+fn nothing_is_retained_that_the_full_disk_cannot_keep() {
+    both(|version| {
+        let world = World::new();
+        let reader = world.connect(Setup::new(version, "reader"));
+        reader.subscribe("#", QoS::AtMostOnce);
+        let client = world.connect(Setup::new(version, "c"));
+        client.retain("t", "before", QoS::AtMostOnce);
+        fill(&world);
+        client.retain("t", "1", QoS::AtMostOnce);
+        let before = world.shared().sequence.peek();
+        for payload in ["2", "3", ""] {
+            client.retain("t", payload, QoS::AtMostOnce);
+        }
+        assert_eq!(reader.recv_payloads(), ["before", "1", "2", "3", ""]);
+        assert_eq!(world.shared().sequence.peek(), before, "changes wait for the disk");
+        // The value before is not the last one any more. [MQTT-3.3.1-5]
+        assert_eq!(world.stored_retained(), 0);
+        assert_eq!(world.drops(DropReason::RetainedFull), 3);
+        world.assert_accounting();
+    });
+}
+
+// Nothing that a client can do again and again may add to what waits in memory for the disk.
+#[test]
+fn who_comes_again_and_again_while_the_disk_takes_nothing_is_refused_in_the_end() {
+    both(|version| {
+        let world = World::new();
+        world.connect(Setup::durable(version, "c"));
+        fill(&world);
+        world.hold_commits();
+        let before = world.shared().sequence.peek().get();
+        for _ in 0..3000 {
+            world.send_connect(Setup::durable(version, "c")).drop_link();
+        }
+        let records = world.shared().sequence.peek().get() - before;
+        assert!(records < 3000, "{records} changes wait");
+        let refused = world.send_connect(Setup::durable(version, "c"));
+        let code = if version.is_v5() { ReasonCode::ServerUnavailable as u8 } else { 3 };
+        assert!(matches!(refused.recv(), Some(Got::ConnAck { code: found, .. }) if found == code));
+        // Who needs nothing kept is welcome.
+        world.connect(Setup::new(version, "clean"));
+        world.release_commits();
+        world.connect(Setup::durable(version, "c"));
+        world.assert_accounting();
+    });
+}

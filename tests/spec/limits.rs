@@ -308,3 +308,18 @@ fn a_retained_message_that_cannot_be_kept_leaves_no_old_one() {
     assert_eq!((world.shared().retained.messages(), world.shared().retained.bytes()), (0, 0));
     world.assert_accounting();
 }
+
+// The name is in the record of each message that comes through the subscription.
+#[test]
+fn a_share_name_has_a_limit_so_that_small_messages_stay_small() {
+    both(|version| {
+        let world = World::new();
+        let client = world.connect(Setup::durable(version, "c"));
+        client.subscribe(&format!("$share/{}/t", "n".repeat(256)), QoS::AtLeastOnce);
+        let filter = format!("$share/{}/t", "n".repeat(257));
+        let id = client.send_subscribe(&[(&filter, SubscriptionOptions::default())], 0);
+        let code = if version.is_v5() { ReasonCode::TopicFilterInvalid as u8 } else { 0x80 };
+        client.expect(&Got::SubAck { id, codes: vec![code] });
+        world.assert_accounting();
+    });
+}

@@ -2,7 +2,7 @@
 
 use dunlin::codec::{PacketKind, QoS, RetainHandling, SubscriptionOptions};
 
-use crate::world::{Setup, World, all, both};
+use crate::world::{Got, Setup, World, all, both};
 
 fn options(handling: RetainHandling) -> SubscriptionOptions {
     SubscriptionOptions { qos: QoS::ExactlyOnce, retain_handling: handling, ..SubscriptionOptions::default() }
@@ -220,5 +220,66 @@ fn a_retained_message_is_acknowledged_after_the_commit_that_keeps_it() {
             dunlin::codec::ReasonCode::Success
         };
         publisher.expect_code(PacketKind::PubAck, id, code);
+    });
+}
+
+#[test]
+fn retained_messages_that_have_expired_leave_the_store_too() {
+    let world = World::new();
+    let publisher = world.connect(Setup::v5("p"));
+    for number in 0..3000 {
+        publisher.publish_with(&format!("t/{number}"), "x", QoS::AtMostOnce, |publish| {
+            publish.retain = true;
+            publish.properties.message_expiry_secs = Some(1);
+        });
+    }
+    publisher.retain("kept", "x", QoS::AtMostOnce);
+    assert_eq!(world.stored_retained(), 3001);
+    world.advance_secs(62);
+    assert_eq!((world.stored_retained(), world.shared().retained.messages()), (1, 1));
+    world.assert_accounting();
+}
+
+// A packet of a few bytes must not cost a record.
+#[test]
+fn the_store_does_not_hear_of_a_removal_of_nothing() {
+    all(|version| {
+        let world = World::new();
+        let publisher = world.connect(Setup::new(version, "p"));
+        let before = world.shared().sequence.peek();
+        publisher.retain("t", "", QoS::AtMostOnce);
+        publisher.retain("t", "", QoS::AtMostOnce);
+        assert_eq!(world.shared().sequence.peek(), before);
+        publisher.retain("t", "x", QoS::AtMostOnce);
+        publisher.retain("t", "", QoS::AtMostOnce);
+        publisher.retain("t", "", QoS::AtLeastOnce);
+        assert_eq!(world.stored_retained(), 0);
+        world.assert_accounting();
+    });
+}
+
+// Each of them is copied to disk for a durable session: what one SUBSCRIBE sets off has a limit in bytes too.
+#[test]
+fn large_retained_messages_are_read_as_the_client_takes_them() {
+    both(|version| {
+        let world = World::limited(|limits| limits.inflight_messages_max = 1);
+        let publisher = world.connect(Setup::new(version, "p"));
+        let large = "x".repeat(1_000_000);
+        for number in 0..20 {
+            publisher.retain(&format!("t/{number}"), &large, QoS::AtLeastOnce);
+        }
+        let client = world.connect(Setup::durable(version, "c").receive_maximum(1).manual());
+        client.send_subscribe(&[("t/#", options(RetainHandling::Send))], 0);
+        let queued = world.shared().queued_bytes();
+        assert!(queued < 8_000_000, "{queued} bytes are queued");
+        let mut seen = 0;
+        while let Some(got) = client.recv() {
+            if let Got::Publish(message) = got {
+                client.ack(PacketKind::PubAck, message.id.expect("QoS 1 has an identifier"));
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 20);
+        world.assert_accounting();
     });
 }

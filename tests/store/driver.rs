@@ -79,7 +79,7 @@ impl Driver {
             for target in targets.iter().filter(|target| !self.model.sessions.contains_key(&target.session)) {
                 let message = entry.record;
                 let session = target.session;
-                let op = Op::Settle { session, number: target.number, message, base: 0 };
+                let op = Op::Settle { session, number: target.number, message, base: u64::MAX };
                 self.held.push((shard, Entry { record: None, op }));
             }
         }

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dunlin::store::{Committed, Condition, Trouble};
+use dunlin::{
+    store::{Committed, Condition, Disk as Store, DiskOptions, Store as _, Trouble},
+    time::Timestamp,
+};
 
 use crate::{
     driver::Driver,
@@ -153,4 +156,27 @@ fn a_disk_that_is_nearly_full_is_told_before_it_is() {
     now += Duration::from_secs(2);
     committer.maintain(now).unwrap();
     assert_eq!(scene.conditions(), [Condition::Full, Condition::Ready]);
+}
+
+// What is not closed is not to be trusted at the next start.
+#[test]
+fn a_store_whose_disk_is_full_to_the_end_does_not_say_that_it_is_closed() {
+    for is_full in [false, true] {
+        let disk = Disk::default();
+        let medium = Arc::new(disk.clone());
+        let (store, recovered) = Store::open(medium, DiskOptions::default(), Timestamp::default()).unwrap();
+        let mut driver = Driver::new(3);
+        driver.resume(Default::default(), recovered.next);
+        disk.state().reserve_is_short = is_full;
+        if is_full {
+            disk.arm(0, Fault::NoRoom);
+        }
+        let shards: Arc<dyn Committed> = Arc::new(Told::default());
+        for (shard, batch) in driver.group() {
+            store.submit(shard, batch, &shards);
+        }
+        assert!(!store.is_closed());
+        store.close();
+        assert_eq!(store.is_closed(), !is_full);
+    }
 }

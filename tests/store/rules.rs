@@ -523,6 +523,8 @@ fn the_threads_commit_read_and_close() {
         let entries = vec![Entry { record: Some(RecordId::new(record)), op }];
         record += 1;
         let urgency = match commit % 3 {
+            // Nobody is told of the others alone.
+            _ if commit == 100 => Urgency::Now,
             0 => Urgency::Now,
             1 => Urgency::Within(Duration::from_millis(5)),
             _ => Urgency::Lazy,

@@ -1,8 +1,14 @@
 //! Copies of a database that goes on changing.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, symlink},
+};
 
-use dunlin::store::{BackupError, Existing, Progress, backup};
+use dunlin::{
+    store::{BackupError, DiskOptions, Existing, LocalStore, Progress, backup},
+    time::Timestamp,
+};
 use redb::{Builder, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::{Scratch, insert, names, rows};
@@ -93,4 +99,25 @@ fn a_copy_that_fails_leaves_nothing() {
     assert_eq!(fs::read(scratch.path("copy")).unwrap(), b"kept");
     assert_eq!(names(&scratch.0), ["copy", "database"]);
     assert_eq!(rows(&database).len(), 1);
+}
+
+// A broker that goes on to write a file without a name loses all that it is given.
+#[test]
+fn a_broker_replaces_no_file_that_it_uses() {
+    let scratch = Scratch::new();
+    let data = scratch.path("data");
+    let now = Timestamp::from_millis(1);
+    let (store, _, _) = LocalStore::open(&data, DiskOptions::default(), now).unwrap();
+    symlink(&data, scratch.path("other")).unwrap();
+    let database = data.join("dunlin.redb");
+    let before = fs::metadata(&database).unwrap().ino();
+    for directory in ["data", "other"] {
+        for name in ["dunlin.redb", "lock", "reserve"] {
+            let file = scratch.path(directory).join(name);
+            let done = store.backup(&file, Existing::Replace, |_| {});
+            assert!(matches!(done, Err(BackupError::InDataDirectory(_))), "{done:?}");
+        }
+    }
+    assert_eq!(fs::metadata(&database).unwrap().ino(), before);
+    assert!(store.backup(&scratch.path("copy.redb"), Existing::Keep, |_| {}).is_ok());
 }

@@ -303,6 +303,11 @@ impl World {
         session.map_or(0, |session| session.transient.len() + session.outbound.queued())
     }
 
+    /// Retained messages that the store has, expired ones included.
+    pub(crate) fn stored_retained(&self) -> usize {
+        self.0.borrow().journaled.recover().retained.len()
+    }
+
     /// Whether the broker has a session for this client.
     pub(crate) fn has_session(&self, client_id: &str) -> bool {
         self.0.borrow().nodes.iter().any(|node| node.shard.session(client_id).is_some())

@@ -124,7 +124,9 @@ fn messages_of_a_shared_subscription_are_taken_from_wherever_they_are() {
         let share = (number != 3).then(|| "$share/g/t".into());
         outbound.enqueue(number, Outgoing { share, ..outgoing(QoS::AtLeastOnce) });
     }
-    (0..5).for_each(|_| drop(outbound.send()));
+    for _ in 0..5 {
+        outbound.send();
+    }
     let taken = outbound.take_shared(TakeSent::Yes, None);
     assert_eq!(taken.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 2, 4, 5]);
     assert_eq!((outbound.base(), outbound.inflight(), outbound.queued()), (3, 1, 0));
