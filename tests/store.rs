@@ -21,3 +21,5 @@ mod rng;
 mod rules;
 #[path = "store/scale.rs"]
 mod scale;
+#[path = "store/spill.rs"]
+mod spill;

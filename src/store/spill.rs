@@ -66,7 +66,7 @@ pub(super) fn decode(first: u64, row: &[u8]) -> Result<Vec<StoredMessage>, Malfo
     Ok(messages)
 }
 
-fn key((session, first): RunKey) -> [u8; 16] {
+pub(super) fn key((session, first): RunKey) -> [u8; 16] {
     let mut key = [0; 16];
     key[..8].copy_from_slice(&session.to_be_bytes());
     key[8..].copy_from_slice(&first.to_be_bytes());

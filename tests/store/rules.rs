@@ -82,10 +82,22 @@ impl Bench {
         RecordId::new(self.record - 1)
     }
 
+    /// The record that the next change gets.
+    pub(crate) fn next_record(&self) -> RecordId {
+        RecordId::new(self.record)
+    }
+
+    /// Stops without closing.
+    pub(crate) fn into_disk(self) -> Disk {
+        drop(self.committer);
+        self.disk
+    }
+
     pub(crate) fn batch(&mut self, ops: Vec<Op>) -> Batch {
         let mut entries = Vec::new();
         for op in ops {
-            let record = if matches!(op, Op::Settle { .. }) { None } else { Some(self.record()) };
+            let makes_none = matches!(op, Op::Settle { .. } | Op::Spill { .. } | Op::Unspill { .. });
+            let record = if makes_none { None } else { Some(self.record()) };
             entries.push(Entry { record, op });
         }
         self.commit += 1;
@@ -115,7 +127,7 @@ impl Bench {
     }
 
     /// Rows of the log.
-    fn log_rows(self) -> (u64, Bench) {
+    pub(crate) fn log_rows(self) -> (u64, Bench) {
         let Bench { disk, committer, shards, now, record, commit } = self;
         drop(committer);
         let database = disk.open(CACHE_BYTES).unwrap();
