@@ -9,6 +9,8 @@
 mod driver;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/fixture.rs"]
+mod fixture;
 #[path = "store/medium.rs"]
 mod medium;
 #[path = "store/model.rs"]

@@ -27,8 +27,8 @@ const CACHE_BYTES: usize = 64 << 20;
 const OPTIONS: DiskOptions =
     DiskOptions { cache_bytes: CACHE_BYTES, index_bytes_max: 64 << 20, run_messages_max: 1024 };
 
-/// A file in a directory for tests.
-struct File(PathBuf);
+/// A file that is never short of room.
+pub(crate) struct File(pub(crate) PathBuf);
 
 impl File {
     fn medium(name: &str) -> Arc<dyn Medium> {
