@@ -132,7 +132,7 @@ fn queue(bench: &mut Bench, sessions: &[Arc<SessionHandle>; 2]) {
 }
 
 /// QoS 2 messages from a client: two identifiers are not free yet, one is.
-fn receive(bench: &mut Bench, publisher: &Arc<SessionHandle>, to: JournalTarget, ids: [u16; 2]) {
+fn receive(bench: &mut Bench, publisher: &Arc<SessionHandle>, to: &JournalTarget, ids: [u16; 2]) {
     for id in ids {
         let packet_id = PacketId::new(id).unwrap();
         let (message, targets) = (Arc::new(text("q", &id.to_be_bytes(), QoS::ExactlyOnce)), vec![to.clone()]);
@@ -175,7 +175,7 @@ fn write(path: &Path) {
     )]);
     bench.commit(vec![put(&sessions[0], 3600, Some(will()), detached())]);
     queue(&mut bench, &sessions);
-    receive(&mut bench, &sessions[0], target(&sessions[1], 3, QoS::ExactlyOnce), [11, 12]);
+    receive(&mut bench, &sessions[0], &target(&sessions[1], 3, QoS::ExactlyOnce), [11, 12]);
     bench.commit(vec![retain(full("r/folded", b"kept"))]);
     bench.commit(vec![retain(text("r/replaced", b"old", QoS::AtMostOnce))]);
     bench.commit(vec![retain(text("r/removed", b"old", QoS::AtMostOnce))]);
@@ -194,7 +194,7 @@ fn write(path: &Path) {
     bench.commit(vec![put_subscription(&sessions[1], "new/#", options)]);
     bench.commit(vec![Op::RemoveSubscription { session: sessions[1].clone(), filter: filter("old") }]);
     bench.commit(vec![Op::EndSession { session: ended, records: Vec::new() }]);
-    receive(&mut bench, &sessions[1], target(&sessions[0], 5, QoS::AtLeastOnce), [65_535, 1]);
+    receive(&mut bench, &sessions[1], &target(&sessions[0], 5, QoS::AtLeastOnce), [65_535, 1]);
     bench.commit(vec![retain(text("r/fresh", b"new", QoS::ExactlyOnce))]);
     bench.commit(vec![retain(text("r/replaced", b"new", QoS::AtLeastOnce))]);
     bench.commit(vec![retain(text("r/removed", b"", QoS::AtMostOnce))]);
