@@ -303,6 +303,13 @@ impl World {
         session.map_or(0, |session| session.transient.len() + session.outbound.queued())
     }
 
+    /// Runs of references that sessions have in the store.
+    pub(crate) fn spilled(&self) -> usize {
+        let inner = self.0.borrow();
+        let sessions = inner.nodes.iter().flat_map(|node| node.shard.sessions());
+        sessions.map(|session| session.outbound.spilled().count()).sum()
+    }
+
     /// Whether the broker has a session for this client.
     pub(crate) fn has_session(&self, client_id: &str) -> bool {
         self.0.borrow().nodes.iter().any(|node| node.shard.session(client_id).is_some())
