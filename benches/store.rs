@@ -3,6 +3,8 @@
 //! One shard hands over groups of QoS 1 messages for one durable session, and they are acknowledged: before the
 //! group is committed, so that they are never written, or some groups later, so that they are written and deleted.
 
+#![expect(clippy::disallowed_methods, reason = "the committer is told the time")]
+
 use std::{hint::black_box, sync::Arc, time::Instant};
 
 use divan::{Bencher, counter::ItemsCount};
@@ -11,7 +13,7 @@ use dunlin::{
     broker::{Batch, Entry, JournalTarget, Op, Sequence, Urgency},
     message::{Header, Message},
     session::{RecordId, SessionHandle, StoredPresence},
-    store::{Committer, DataDirectory, FileMedium},
+    store::{Committer, DataDirectory, DiskOptions, FileMedium},
     time::Timestamp,
 };
 
@@ -40,7 +42,8 @@ impl Store {
         let directory = Arc::new(DataDirectory::open(&path).expect("the directory is new"));
         let medium = Arc::new(FileMedium::new(directory));
         let now = Timestamp::from_millis(1);
-        let (committer, recovered) = Committer::open(medium, 64 << 20, now).expect("the store is new");
+        let (committer, recovered) =
+            Committer::open(medium, DiskOptions::default(), now).expect("the store is new");
         let sequence = Sequence::starting_at(recovered.next);
         let id = sequence.next().get();
         let session = Arc::new(SessionHandle::new(0, 0, id, "client".into()));

@@ -69,6 +69,11 @@ pub struct Parking {
     pub bytes_max: usize,
     /// Sessions of one shard keep more than that as long as they keep fewer bytes than this together.
     pub spare_bytes_max: usize,
+    /// Bytes of the references by which sessions of one shard know what they have in the store alone. When
+    /// they are more, those from the middle of long queues go to the store too.
+    pub index_bytes_max: usize,
+    /// Messages whose references go there, and come back, at a time.
+    pub run_messages_max: usize,
 }
 
 /// What happens to a QoS 1 or 2 message for a session when there is no room in the queues.
@@ -143,7 +148,13 @@ impl Default for Limits {
 
 impl Default for Parking {
     fn default() -> Self {
-        Parking { messages_max: 512, bytes_max: MIB, spare_bytes_max: 32 * MIB }
+        Parking {
+            messages_max: 512,
+            bytes_max: MIB,
+            spare_bytes_max: 32 * MIB,
+            index_bytes_max: 64 * MIB,
+            run_messages_max: 1024,
+        }
     }
 }
 

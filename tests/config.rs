@@ -474,6 +474,7 @@ proptest! {
             data_dir: "/data dir/é".into(),
             persistence,
             store_cache_bytes_max: 1 << cache,
+            store_index_bytes_max: 3 << cache,
             sys_interval: Duration::from_secs(sys),
             stop_timeout: Duration::from_secs(stop),
             check_payload_format: payload,

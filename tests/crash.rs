@@ -6,6 +6,7 @@
 mod crash {
     mod broker;
     mod client;
+    mod damaged;
     mod full;
     mod killed;
 }

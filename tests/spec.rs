@@ -28,6 +28,7 @@ mod spec {
     mod session;
     mod shared;
     mod size;
+    mod spill;
     mod subscribe;
     mod unsubscribe;
     mod will;

@@ -9,6 +9,8 @@
 mod driver;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/fixture.rs"]
+mod fixture;
 #[path = "store/medium.rs"]
 mod medium;
 #[path = "store/model.rs"]
@@ -21,3 +23,5 @@ mod rng;
 mod rules;
 #[path = "store/scale.rs"]
 mod scale;
+#[path = "store/spill.rs"]
+mod spill;

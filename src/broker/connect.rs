@@ -15,15 +15,15 @@ use crate::{
     limits::{Durability, Limits},
     message::Message,
     session::{
-        Body, Fit, Link, LinkId, LinkSettings, Presence, Session, SessionHandle, SessionState,
-        StoredPresence, StoredWill, TakeSent,
+        Body, Fit, Left, Link, LinkId, LinkSettings, Presence, Session, SessionHandle, SessionState,
+        SpilledRun, StoredPresence, StoredWill, TakeSent,
     },
     time::Timestamp,
     topic,
 };
 
 use super::{
-    Admission, Cause, DropReason, Event, Gate, Op, Outputs, Shard, Shared, Timer, misbehaved,
+    Admission, Cause, DropReason, Event, Gate, Op, Outputs, Shard, Shared, Timer, Unspill, misbehaved,
     overflow::STORE_FULL,
 };
 
@@ -283,7 +283,7 @@ impl Shard {
         // A message of the client's session before may still wait, and must not be overtaken.
         let session =
             entry.insert(Session { deferred_until: self.deferred_until, ..Session::new(handle, now) });
-        session.outbound.count_in(&self.loaded);
+        session.outbound.count_in(&self.totals);
         self.by_client.insert(client_id.clone(), slot);
         self.counters().sessions.add(1);
         (slot, false, gate)
@@ -433,8 +433,9 @@ impl Shard {
         }
         self.lend_shared(now, slot, out);
         let session = &mut self.sessions[slot as usize];
-        if self.shared.parking.is_some() && session.handle.is_durable() {
-            session.outbound.park_all();
+        if let Some(parking) = self.shared.parking.as_ref().filter(|_| session.handle.is_durable()) {
+            session.outbound.park_all(parking);
+            self.spill(slot);
         }
         self.on_session_due(now, slot, out);
     }
@@ -481,17 +482,25 @@ impl Shard {
         self.hand_back(now, slot, TakeSent::Yes, None, out);
         let mut session = self.sessions.remove(slot as usize);
         self.by_client.remove(&handle.client_id);
-        let left = session.outbound.take_all();
-        for body in &left {
+        let Left { bodies, spilled } = session.outbound.take_all();
+        for body in &bodies {
             self.settle(&handle, body.size_bytes());
             self.count_left(&handle, &subscriptions, body);
         }
-        let records = left.iter().filter_map(Body::record).collect();
+        for run in &spilled {
+            self.count_left_spilled(&handle, run);
+        }
+        let records = bodies.iter().filter_map(Body::record).collect();
+        let undelivered = bodies.len() + spilled.iter().map(|run| run.count as usize).sum::<usize>();
         self.counters().sessions.sub(1);
-        out.events.push(Event::SessionEnded { client_id: handle.client_id.clone(), undelivered: left.len() });
+        out.events.push(Event::SessionEnded { client_id: handle.client_id.clone(), undelivered });
         let gate = handle
             .is_durable()
             .then(|| self.journal_gating(Op::EndSession { session: handle.clone(), records }));
+        for SpilledRun { first, .. } in spilled {
+            let (session, cause) = (handle.clone(), Unspill::Ended);
+            self.journal.lazy(None, Op::Unspill { session, first, cause });
+        }
         self.publish_will(now, will, out);
         gate
     }

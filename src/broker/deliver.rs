@@ -7,14 +7,15 @@ use crate::{
     limits::Overflow,
     message::Message,
     session::{
-        Attempt, Body, Fetch, Fetched, Fit, Outgoing, Presence, RecordId, Request, Session, Source, TakeSent,
+        Answer, Attempt, Body, Fetch, Fetched, Fit, Outgoing, Presence, RecordId, Request, Session, Source,
+        TakeSent,
     },
     time::Timestamp,
     topic::TopicFilter,
 };
 
 use super::{
-    Cause, DropReason, Op, Outputs, Shard,
+    Cause, DropReason, Event, Op, Outputs, Shard, Unspill,
     overflow::{SHED, given_up, is_over},
     publish::for_publisher,
     replay::Progress,
@@ -127,6 +128,8 @@ impl Shard {
             }
             None => session.outbound.enqueue(number, outgoing),
         }
+        self.spill(slot);
+        let session = &self.sessions[slot as usize];
         let limits = &self.shared.limits;
         let closes = limits.session_queue_overflow == Overflow::Reject && !session.handle.is_durable();
         if let Some(id) = session.link().filter(|_| closes && is_over(&session.handle, limits)) {
@@ -215,6 +218,15 @@ impl Shard {
         }
     }
 
+    /// Hands references of a session over to the store if all sessions together have more than may be in memory.
+    pub(super) fn spill(&mut self, slot: u32) {
+        let Some(parking) = &self.shared.parking else { return };
+        let Session { outbound, handle, .. } = &mut self.sessions[slot as usize];
+        for messages in outbound.spill(parking) {
+            self.journal.lazy(None, Op::Spill { session: handle.clone(), messages });
+        }
+    }
+
     /// What the store has read for a session.
     pub(super) fn on_fetched(&mut self, now: Timestamp, fetched: Fetched, out: &mut Outputs) {
         let slot = fetched.slot;
@@ -225,11 +237,26 @@ impl Shard {
         if fetched.ticket == SHED {
             return self.drop_shed(slot, fetched, out);
         }
-        for (number, body) in session.outbound.fetched(fetched) {
-            self.settle_number(slot, number, &body);
-            self.report_body(slot, &body, DropReason::Lost, out);
+        match session.outbound.fetched(fetched) {
+            Answer::Ignored => {}
+            Answer::Messages(lost) => {
+                for (number, body) in lost {
+                    self.settle_number(slot, number, &body);
+                    self.report_body(slot, &body, DropReason::Lost, out);
+                }
+            }
+            Answer::Run(first) => {
+                let (session, cause) = (session.handle.clone(), Unspill::Read);
+                self.journal.lazy(None, Op::Unspill { session, first, cause });
+            }
+            Answer::LostRun(run) => {
+                let client_id = session.client_id().clone();
+                out.events.push(Event::QueueUnreadable { client_id, messages: run.count as usize });
+            }
         }
         self.pump(now, slot, out);
+        // It may have waited for the run.
+        self.shed(slot, out);
     }
 
     fn discard_expired(&mut self, slot: u32, out: &mut Outputs) {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     codec::QoS,
     message::{Header, Message},
-    session::{Body, Notice, Outgoing, SessionHandle, Subscription},
+    session::{Body, Notice, Outgoing, SessionHandle, SpilledRun, Subscription},
     time::Timestamp,
     topic::TopicFilter,
 };
@@ -153,7 +153,7 @@ impl Drops {
             && self.entries[*entry].generation == *generation
         {
             let at = *entry;
-            return self.add(at, topic);
+            return self.add(at, topic, 1);
         }
         let at = self.entry(&session.client_id, filter_of(subscriptions, topic), reason);
         if topic.len() <= TEXT_BYTES_MAX {
@@ -163,18 +163,29 @@ impl Drops {
             let generation = self.entries[at].generation;
             self.recent.insert(key, Recent { topic: topic.clone(), entry: at, generation });
         }
-        self.add(at, topic);
+        self.add(at, topic, 1);
     }
 
     /// Counts a drop under a filter that is known.
     fn count_under(&mut self, client_id: &Arc<str>, filter: &str, topic: &Arc<str>, reason: DropReason) {
-        let at = self.entry(client_id, filter, reason);
-        self.add(at, topic);
+        self.count_many(client_id, filter, topic, reason, 1);
     }
 
-    fn add(&mut self, at: usize, topic: &Arc<str>) {
+    fn count_many(
+        &mut self,
+        client_id: &Arc<str>,
+        filter: &str,
+        topic: &Arc<str>,
+        reason: DropReason,
+        count: u64,
+    ) {
+        let at = self.entry(client_id, filter, reason);
+        self.add(at, topic, count);
+    }
+
+    fn add(&mut self, at: usize, topic: &Arc<str>, count: u64) {
         let entry = &mut self.entries[at];
-        entry.total += 1;
+        entry.total += count;
         if !Arc::ptr_eq(&entry.topic, topic) && topic.len() <= TEXT_BYTES_MAX {
             entry.topic = topic.clone();
         }
@@ -184,7 +195,7 @@ impl Drops {
         if entry.untold == 0 {
             self.untold.push(at);
         }
-        entry.untold += 1;
+        entry.untold += count;
     }
 
     /// The entry of a combination. If there are as many as there may be, it takes the place of one that is told;
@@ -379,6 +390,16 @@ impl Shard {
             Some(share) => self.drops.count_under(&session.client_id, share, topic, reason),
             None => self.drops.count(session, subscriptions, topic, reason),
         }
+    }
+
+    /// Counts what is left in the store of a session that has ended, and settles it.
+    pub(super) fn count_left_spilled(&mut self, session: &SessionHandle, run: &SpilledRun) {
+        let (reason, count) = (DropReason::SessionEnded, u64::from(run.count));
+        session.settle_all(run.count as usize, run.size_bytes as usize);
+        self.counters().queued_bytes.sub(run.size_bytes);
+        self.counters().queued_messages.sub(count);
+        self.counters().drop(reason, count);
+        self.drops.count_many(&session.client_id, "", &Arc::from(""), reason, count);
     }
 
     /// Counts a drop that concerns no session here. `client_id` and `filter` are empty where there is none.

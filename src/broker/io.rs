@@ -167,6 +167,14 @@ pub enum Event {
         /// Why.
         reason: DropReason,
     },
+    /// The store does not have what it was given of a queue. The messages themselves are there, and are found
+    /// when the broker starts again; until then the session is sent nothing that was queued behind.
+    QueueUnreadable {
+        /// Whose queue.
+        client_id: Arc<str>,
+        /// Messages that cannot be found.
+        messages: usize,
+    },
 }
 
 impl Cause {

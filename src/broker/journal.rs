@@ -16,7 +16,7 @@ use crate::{
     codec::{PacketId, QoS},
     limits::Durability,
     message::Message,
-    session::{RecordId, SessionHandle, StoredPresence, StoredWill, Subscription},
+    session::{RecordId, SessionHandle, StoredMessage, StoredPresence, StoredWill, Subscription},
     topic::TopicFilter,
 };
 
@@ -45,7 +45,8 @@ impl Sequence {
 /// One line of the journal.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The record that this change makes in the log; [`Op::Settle`] makes none.
+    /// The record that this change makes in the log; [`Op::Settle`] makes none, nor do [`Op::Spill`] and
+    /// [`Op::Unspill`].
     pub record: Option<RecordId>,
     /// The change.
     pub op: Op,
@@ -69,7 +70,7 @@ pub enum Op {
     EndSession {
         /// The session.
         session: Arc<SessionHandle>,
-        /// Records of the messages that it had and that are not settled.
+        /// Records of the messages that it had and that are not settled, but for those in spilled runs.
         records: Vec<RecordId>,
     },
     /// A subscription begins or changes.
@@ -128,6 +129,32 @@ pub enum Op {
         /// All numbers of the session below this one are settled; `u64::MAX` if the session has ended.
         base: u64,
     },
+    /// References to messages of a session are in the store alone from now on, until they are read back or
+    /// the broker ends: a restart finds the messages themselves. Nothing waits for it.
+    Spill {
+        /// The subscriber.
+        session: Arc<SessionHandle>,
+        /// The messages of a run, whose numbers follow each other: at least one.
+        messages: Vec<StoredMessage>,
+    },
+    /// Such a run need not be in the store any more. Nothing waits for it.
+    Unspill {
+        /// The subscriber.
+        session: Arc<SessionHandle>,
+        /// The number of its first message.
+        first: u64,
+        /// Why.
+        cause: Unspill,
+    },
+}
+
+/// Why a spilled run is not needed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unspill {
+    /// It was read.
+    Read,
+    /// The session has ended, and needs none of its messages any more.
+    Ended,
 }
 
 /// The durable targets of a message: mostly one.

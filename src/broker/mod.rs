@@ -22,10 +22,7 @@ mod subscribe;
 pub mod sys;
 mod timers;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicUsize},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -35,7 +32,7 @@ pub use connect::{Refusal, admit};
 pub use counters::{Counter, Counters, DropReason};
 pub use drops::{Dropped, Drops, EVENT_TOPIC};
 pub use io::{Admission, Cause, Event, Forward, Misbehaviour, Outputs};
-pub use journal::{Batch, Entry, Op, Sequence, Target as JournalTarget, Targets, Urgency};
+pub use journal::{Batch, Entry, Op, Sequence, Target as JournalTarget, Targets, Unspill, Urgency};
 pub use router::{Group, Own, Route, Router, Target};
 pub use shared::{RetainedStore, Retaining, Shared};
 
@@ -44,7 +41,7 @@ use crate::{
     codec::{Auth, DecodeError, Packet, PacketKind, ReasonCode},
     limits::Durability,
     message::Message,
-    session::{Fetched, Fit, Link, LinkId, Outbox, Session, SessionState},
+    session::{Fetched, Fit, Link, LinkId, Outbox, Session, SessionState, Totals},
     time::Timestamp,
 };
 
@@ -74,8 +71,8 @@ pub struct Shard {
     drops: Drops,
     /// Links that are closed at the end of this turn: their queue overflowed, or they cannot be answered.
     doomed: Vec<(LinkId, Cause)>,
-    /// Bytes of messages that wait in memory, in all sessions that may park them.
-    loaded: Arc<AtomicUsize>,
+    /// What its sessions have in memory.
+    totals: Totals,
     /// Memory that is used again from message to message.
     numbers: Vec<u64>,
 }
@@ -111,7 +108,7 @@ impl Shard {
             withheld: BTreeMap::new(),
             drops: Drops::new(shared.seed),
             doomed: Vec::new(),
-            loaded: Arc::default(),
+            totals: Totals::default(),
             numbers: Vec::new(),
             shared,
         }

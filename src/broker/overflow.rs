@@ -11,7 +11,7 @@ use crate::{
     codec::{QoS, ReasonCode},
     limits::{Limits, Overflow},
     message::Message,
-    session::{Body, Fetch, Fetched, LinkId, Presence, Session, SessionHandle, Shed},
+    session::{Body, Fetch, Fetched, LinkId, Presence, Request, Session, SessionHandle, Shed, Wanted},
     time::Timestamp,
 };
 
@@ -197,7 +197,10 @@ impl Shard {
         let mut wanted = Vec::new();
         while self.is_to_shed(slot) {
             match self.sessions[slot as usize].outbound.shed() {
-                None => break,
+                None => {
+                    self.fetch_run(slot, out);
+                    break;
+                }
                 Some(Shed::Here(number, outgoing)) => {
                     let body = Body::Here(outgoing);
                     self.settle_number(slot, number, &body);
@@ -209,13 +212,13 @@ impl Shard {
         }
         if !wanted.is_empty() {
             let session = self.sessions[slot as usize].handle.id;
-            out.fetches.push(Fetch { slot, session, ticket: SHED, wanted });
+            out.fetches.push(Fetch { slot, session, ticket: SHED, wanted: Wanted::Messages(wanted) });
         }
     }
 
     /// The store has read messages that are to be dropped.
     pub(super) fn drop_shed(&mut self, slot: u32, fetched: Fetched, out: &mut Outputs) {
-        for (number, outgoing) in fetched.found {
+        for (number, outgoing) in fetched.found.into_messages() {
             let Some(stored) = self.sessions[slot as usize].outbound.take_shed(number) else { continue };
             let body = Body::Stored(stored);
             self.settle_number(slot, number, &body);
@@ -223,6 +226,14 @@ impl Shard {
                 Some(outgoing) => self.report_drop(slot, &outgoing, DropReason::QueueFull, out),
                 None => self.report_body(slot, &body, DropReason::Lost, out),
             }
+        }
+    }
+
+    /// Asks for the oldest messages of a session, if their references are in the store too.
+    fn fetch_run(&mut self, slot: u32, out: &mut Outputs) {
+        let Session { outbound, handle, .. } = &mut self.sessions[slot as usize];
+        if let Some(Request { ticket, wanted }) = outbound.request_run() {
+            out.fetches.push(Fetch { slot, session: handle.id, ticket, wanted });
         }
     }
 

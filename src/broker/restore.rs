@@ -45,7 +45,7 @@ impl Shard {
         let slot = entry.key() as u32;
         let handle = Arc::new(SessionHandle::new(self.index, slot, stored.id, stored.client_id.clone()));
         let messages = stored.messages.len() + stored.shared.len();
-        let bytes = stored.messages.iter().map(|message| message.size_bytes as usize).sum::<usize>()
+        let bytes = stored.messages.size_bytes() as usize
             + stored.shared.iter().map(|(_, outgoing)| outgoing.message.size_bytes()).sum::<usize>();
         handle.restore(stored.next_number, messages, bytes);
         let counters = &self.shared.counters[usize::from(self.index)];
@@ -67,9 +67,10 @@ impl Shard {
             subscriptions: stored.subscriptions.into_iter().collect(),
             ..Session::new(handle, since)
         };
-        session.outbound.count_in(&self.loaded);
+        session.outbound.count_in(&self.totals);
         self.by_client.insert(session.client_id().clone(), slot);
         entry.insert(session);
+        self.spill(slot);
         self.schedule(slot);
         if was_connected {
             // The next start must not take it for connected until then.

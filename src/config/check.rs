@@ -22,6 +22,8 @@ const COUNT_MAX: i64 = 1_000_000_000;
 const BYTES_MAX: i64 = 1 << 44;
 /// With less every look-up would read from the disk.
 const CACHE_BYTES_MIN: i64 = 1 << 20;
+/// With less the queues of a few sessions would go to the disk and back.
+const INDEX_BYTES_MIN: i64 = 1 << 20;
 
 /// Checks values and remembers what is wrong. A wrong value is replaced by one that lets the check go on.
 pub(super) struct Checker<'a> {
@@ -66,6 +68,11 @@ impl Checker<'_> {
                 "store.cache_bytes_max",
                 raw.store.cache_bytes_max,
                 CACHE_BYTES_MIN..=BYTES_MAX,
+            ),
+            store_index_bytes_max: self.bytes(
+                "store.index_bytes_max",
+                raw.store.index_bytes_max,
+                INDEX_BYTES_MIN..=BYTES_MAX,
             ),
             sys_interval: self.seconds("sys.interval_secs", raw.sys.interval_secs, 0..=86_400),
             check_payload_format: raw.publish.check_payload_format,

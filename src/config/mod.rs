@@ -27,6 +27,9 @@ use std::{
 /// The default of [`Config::store_cache_bytes_max`].
 const STORE_CACHE_BYTES_MAX: usize = 8 << 20;
 
+/// The default of [`Config::store_index_bytes_max`].
+const STORE_INDEX_BYTES_MAX: usize = 64 << 20;
+
 /// The whole checked configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -42,6 +45,8 @@ pub struct Config {
     pub persistence: Persistence,
     /// Bytes of the durable store that are kept in memory.
     pub store_cache_bytes_max: usize,
+    /// Bytes of the references by which sessions know what they have in the store alone.
+    pub store_index_bytes_max: usize,
     /// What acknowledgements promise on listeners that do not say otherwise, and to clients in this process.
     pub durability: Durability,
     /// Time between updates of `$SYS/broker/…`; zero turns them off.
@@ -177,6 +182,7 @@ impl Default for Config {
             data_dir: Surroundings::of_process().data_dir(),
             persistence: Persistence::Disk,
             store_cache_bytes_max: STORE_CACHE_BYTES_MAX,
+            store_index_bytes_max: STORE_INDEX_BYTES_MAX,
             durability: Durability::default(),
             sys_interval: Duration::from_secs(10),
             check_payload_format: true,

@@ -39,6 +39,7 @@ pub(super) enum RawPersistence {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawStore {
     pub(super) cache_bytes_max: Size,
+    pub(super) index_bytes_max: Size,
 }
 
 /// The level; its window is a key of its own.
@@ -227,7 +228,10 @@ impl Default for RawConfig {
 
 impl Default for RawStore {
     fn default() -> Self {
-        Self { cache_bytes_max: size(super::STORE_CACHE_BYTES_MAX) }
+        Self {
+            cache_bytes_max: size(super::STORE_CACHE_BYTES_MAX),
+            index_bytes_max: size(super::STORE_INDEX_BYTES_MAX),
+        }
     }
 }
 
@@ -320,7 +324,10 @@ impl From<&Config> for RawConfig {
                 Persistence::Disk => RawPersistence::Disk,
                 Persistence::Memory => RawPersistence::Memory,
             },
-            store: RawStore { cache_bytes_max: size(config.store_cache_bytes_max) },
+            store: RawStore {
+                cache_bytes_max: size(config.store_cache_bytes_max),
+                index_bytes_max: size(config.store_index_bytes_max),
+            },
             durability: config.durability.into(),
             durability_interval_ms: interval_ms(config.durability).unwrap_or(DURABILITY_INTERVAL_MS),
             shards: integer(config.shards),

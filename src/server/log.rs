@@ -1,6 +1,6 @@
 //! Events of the core as lines of the log.
 
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::broker::{Cause, Event};
 
@@ -23,6 +23,9 @@ pub(crate) fn event(event: &Event) {
         }
         Event::SubscriptionRefused { client_id, filter, code } => {
             warn!(target: "dunlin::connection", client = %client_id, filter, %code, "subscription refused; further ones are only counted");
+        }
+        Event::QueueUnreadable { client_id, messages } => {
+            error!(target: "dunlin::connection", client = %client_id, messages, "a part of a queue cannot be read; it is there after the next start");
         }
         Event::Dropped { client_id, topic, reason } => {
             let reason = reason.name();

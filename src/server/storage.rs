@@ -44,6 +44,8 @@ pub(super) struct Storage {
     recovered: Option<Recovered>,
     /// When connections were lost that the last broker did not see the end of.
     lost_at: Timestamp,
+    /// See [`Config::store_index_bytes_max`].
+    index_bytes_max: usize,
 }
 
 /// Why a store cannot be opened.
@@ -63,17 +65,28 @@ impl Storage {
     pub(super) async fn open(config: &Config, now: Timestamp) -> Result<Storage, StoreError> {
         match config.persistence {
             Persistence::Memory => {
-                Ok(Storage { store: Arc::new(Memory), local: None, recovered: None, lost_at: now })
+                let (store, index_bytes_max) = (Arc::new(Memory), config.store_index_bytes_max);
+                Ok(Storage { store, local: None, recovered: None, lost_at: now, index_bytes_max })
             }
             Persistence::Disk => {
                 let path = config.data_dir.clone();
-                let options = DiskOptions { cache_bytes: config.store_cache_bytes_max };
+                let options = DiskOptions {
+                    cache_bytes: config.store_cache_bytes_max,
+                    index_bytes_max: config.store_index_bytes_max,
+                    ..DiskOptions::default()
+                };
                 // On a thread that may wait for a disk.
                 let open = spawn_blocking(move || LocalStore::open(&path, options, now));
                 let opened = open.await.map_err(|_| StoreError("opening the store panicked".into()))?;
                 let (store, recovered, lost_at) = opened.map_err(|error| StoreError(error.to_string()))?;
                 let store = Arc::new(store);
-                Ok(Storage { store: store.clone(), local: Some(store), recovered: Some(recovered), lost_at })
+                Ok(Storage {
+                    store: store.clone(),
+                    local: Some(store),
+                    recovered: Some(recovered),
+                    lost_at,
+                    index_bytes_max: config.store_index_bytes_max,
+                })
             }
         }
     }
@@ -83,7 +96,8 @@ impl Storage {
         // Of a store in memory nothing is left after a crash, whatever a listener is to promise.
         shared.is_lasting = self.recovered.is_some();
         let Some(recovered) = &self.recovered else { return };
-        shared.parking = Some(Parking::default());
+        let index_bytes_max = self.index_bytes_max / shared.counters.len().max(1);
+        shared.parking = Some(Parking { index_bytes_max, ..Parking::default() });
         shared.sequence = Sequence::starting_at(recovered.next);
     }
 

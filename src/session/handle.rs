@@ -121,7 +121,12 @@ impl SessionHandle {
 
     /// Takes a settled message out of the account. Owner only.
     pub fn settle(&self, size_bytes: usize) {
-        self.queued_messages.fetch_sub(1, Ordering::Relaxed);
+        self.settle_all(1, size_bytes);
+    }
+
+    /// Takes so many settled messages out of the account. Owner only.
+    pub fn settle_all(&self, messages: usize, size_bytes: usize) {
+        self.queued_messages.fetch_sub(messages, Ordering::Relaxed);
         self.queued_bytes.fetch_sub(size_bytes, Ordering::Relaxed);
     }
 

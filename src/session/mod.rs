@@ -10,6 +10,7 @@ mod outbound;
 mod outbox;
 mod parked;
 mod stored;
+mod tally;
 mod transient;
 
 use std::{
@@ -22,9 +23,14 @@ use std::{
 pub use handle::{Presence, SessionHandle};
 pub use inbound::{Arrival, Inbound};
 pub use link::{AliasError, Fit, Link, LinkId, LinkSettings};
-pub use outbound::{AckError, Attempt, Body, Outbound, Outgoing, Request, Shed, TakeSent};
+pub use outbound::{
+    AckError, Answer, Attempt, Body, Left, Outbound, Outgoing, Request, Shed, TakeSent, Totals,
+};
 pub use outbox::Outbox;
-pub use stored::{Fetch, Fetched, RecordId, StoredMessage, StoredPresence, StoredSession, StoredWill};
+pub use parked::{Inserted, Parked, SpilledRun};
+pub use stored::{
+    Fetch, Fetched, Found, RecordId, StoredMessage, StoredPresence, StoredSession, StoredWill, Wanted,
+};
 pub use transient::{Source, Transient};
 
 use crate::{

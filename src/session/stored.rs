@@ -9,7 +9,7 @@ use crate::{
     topic::TopicFilter,
 };
 
-use super::{Outgoing, Subscription};
+use super::{Outgoing, Subscription, parked::Parked};
 
 /// Names one record of the store's log, from 1 to 2^48 - 1. A later record has a higher one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,9 +72,9 @@ pub struct StoredSession {
     pub subscriptions: Vec<(TopicFilter, Subscription)>,
     /// The number of its next message: above all that it ever used and that may still matter.
     pub next_number: u64,
-    /// QoS 1 and 2 messages for the client that are not settled, in the order of their numbers, but for those
-    /// of `shared`.
-    pub messages: Vec<StoredMessage>,
+    /// QoS 1 and 2 messages for the client that are not settled, but for those of `shared`. What may have been
+    /// sent is in memory.
+    pub messages: Parked,
     /// Those that came through a shared subscription, with their numbers.
     pub shared: Vec<(u64, Outgoing)>,
     /// Numbers of QoS 2 messages that the client owns, and whose PUBCOMP is not here yet. In order.
@@ -96,7 +96,7 @@ pub struct StoredMessage {
     pub qos: QoS,
 }
 
-/// Messages that a session wants from the store.
+/// What a session wants from the store.
 #[derive(Debug)]
 pub struct Fetch {
     /// The session's slot in its shard.
@@ -105,8 +105,17 @@ pub struct Fetch {
     pub session: u64,
     /// Names the request.
     pub ticket: u64,
-    /// The messages, in the order of their numbers: number and record of each.
-    pub wanted: Vec<(u64, RecordId)>,
+    /// What it is.
+    pub wanted: Wanted,
+}
+
+/// What may be wanted from the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Messages, in the order of their numbers: number and record of each.
+    Messages(Vec<(u64, RecordId)>),
+    /// The spilled run that begins with this number.
+    Run(u64),
 }
 
 /// The answer to a [`Fetch`].
@@ -118,6 +127,25 @@ pub struct Fetched {
     pub session: u64,
     /// As in the request.
     pub ticket: u64,
-    /// What was wanted, in the same order; `None` where the store has no such message or cannot read it.
-    pub found: Vec<(u64, Option<Outgoing>)>,
+    /// What was wanted.
+    pub found: Found,
+}
+
+/// What the store has of what was wanted.
+#[derive(Debug)]
+pub enum Found {
+    /// The messages in the same order; `None` where the store has no such message or cannot read it.
+    Messages(Vec<(u64, Option<Outgoing>)>),
+    /// The run, and its messages; none if the store does not have it, since the session has ended.
+    Run(u64, Vec<StoredMessage>),
+}
+
+impl Found {
+    /// The messages that were wanted; none if it was a run.
+    pub fn into_messages(self) -> Vec<(u64, Option<Outgoing>)> {
+        match self {
+            Found::Messages(messages) => messages,
+            Found::Run(..) => Vec::new(),
+        }
+    }
 }

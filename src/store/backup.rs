@@ -14,6 +14,7 @@ use redb::{
 use super::{
     file_medium::create,
     shape::{Shape, with_types},
+    tables::SPILLED,
 };
 
 /// Rows between two calls of `progress`.
@@ -100,7 +101,9 @@ pub fn backup(
         return Err(BackupError::Exists(to.into()));
     }
     let from = database.begin_read()?;
-    let tables = tables(&from)?;
+    let mut tables = tables(&from)?;
+    // A restart would remove it: the log says the same.
+    tables.retain(|table| table.name != SPILLED.name());
     let mut state = Progress { rows: 0, rows_total: tables.iter().map(|table| table.rows).sum() };
     progress(state);
     create(to, |copy| {

@@ -8,19 +8,20 @@ use std::{
 };
 
 use crate::{
-    broker::{Batch, Urgency},
-    session::{Fetch, Fetched},
+    broker::{Batch, Entry, Op, Unspill, Urgency},
+    session::{Fetch, Fetched, StoredMessage},
     time::Timestamp,
 };
 
 use super::{
-    Medium, OpenError, Recovered, Trouble,
+    DiskOptions, Medium, OpenError, Recovered, Trouble,
     error::is_full,
     fetch,
     health::{Health, Slot},
     ledger::{Aging, Ledger},
     plan::{Fold, Plan, Puts},
     recovery,
+    spill::{self, EndedRuns},
     tables::{META_CLEAN, META_NEXT, SCHEMA},
 };
 
@@ -52,6 +53,7 @@ pub struct Committer {
     database: Arc<Slot>,
     health: Arc<Health>,
     ledger: Ledger,
+    ended: EndedRuns,
     /// What is to be committed next, until it is.
     plan: Option<Plan>,
     /// The buffers of the last transaction.
@@ -83,12 +85,12 @@ impl Committer {
     /// See [`OpenError`].
     pub fn open(
         medium: Arc<dyn Medium>,
-        cache_bytes: usize,
+        options: DiskOptions,
         now: Timestamp,
     ) -> Result<(Committer, Recovered), OpenError> {
         // redb does not promise to survive whatever a damaged file says. Where a panic ends the process, its
         // message is what there is.
-        let opened = catch_unwind(AssertUnwindSafe(|| open(&*medium, cache_bytes, now)));
+        let opened = catch_unwind(AssertUnwindSafe(|| open(&*medium, options, now)));
         let (database, found) = opened.unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it cannot be read");
@@ -96,10 +98,11 @@ impl Committer {
         })?;
         let mut committer = Committer {
             medium,
-            cache_bytes,
+            cache_bytes: options.cache_bytes,
             database: Arc::new(Slot::new(database)),
             health: Arc::new(Health::default()),
             ledger: found.ledger,
+            ended: EndedRuns::default(),
             plan: None,
             spare: Puts::default(),
             is_unsaved: true,
@@ -163,8 +166,11 @@ impl Committer {
         for (_, batch) in &group {
             for entry in &batch.entries {
                 self.ledger.enter(entry, &mut plan.puts);
+                self.enter_spilled(entry, &mut plan);
             }
         }
+        // Before messages are written: one that nobody needs is not.
+        self.ended.release(&self.database, &mut self.ledger, &mut plan);
         for (shard, batch) in group {
             for entry in &batch.entries {
                 self.ledger.write(entry, &mut plan.puts);
@@ -182,6 +188,29 @@ impl Committer {
             self.add_dead(&mut plan);
         }
         self.plan = Some(plan);
+    }
+
+    /// Enters references that go to the store, or need not be there any more.
+    fn enter_spilled(&mut self, entry: &Entry, plan: &mut Plan) {
+        match &entry.op {
+            Op::Spill { session, messages } => {
+                if let Some(StoredMessage { number, .. }) = messages.first() {
+                    plan.spilled.insert((session.id, *number), Some(spill::encode(messages)));
+                }
+            }
+            Op::Unspill { session, first, cause: Unspill::Read } => {
+                plan.spilled.insert((session.id, *first), None);
+            }
+            Op::Unspill { session, first, cause: Unspill::Ended } => self.ended.push(session.id, *first),
+            Op::PutSession { .. }
+            | Op::EndSession { .. }
+            | Op::PutSubscription { .. }
+            | Op::RemoveSubscription { .. }
+            | Op::Append { .. }
+            | Op::Release { .. }
+            | Op::Received { .. }
+            | Op::Settle { .. } => {}
+        }
     }
 
     /// What nobody needs any more goes with any transaction that is made.
@@ -385,6 +414,7 @@ impl Committer {
             self.fold_into(&mut plan);
             self.has_folded = false;
         }
+        self.ended.release(&self.database, &mut self.ledger, &mut plan);
         let dead = self.ledger.dead.len();
         if dead > 0 {
             let since = *self.dead_since.get_or_insert(now);
@@ -423,7 +453,7 @@ impl Committer {
     }
 
     fn due_at(&self, now: Instant) -> Option<Instant> {
-        if self.ledger.is_folding() {
+        if self.ledger.is_folding() || (!self.ended.is_empty() && self.database.is_open()) {
             return Some(now);
         }
         let deletion =
@@ -480,14 +510,14 @@ impl Drop for Committer {
 
 fn open(
     medium: &dyn Medium,
-    cache_bytes: usize,
+    options: DiskOptions,
     now: Timestamp,
 ) -> Result<(redb::Database, recovery::Found), OpenError> {
-    let database = medium.open(cache_bytes).map_err(redb::Error::from)?;
+    let database = medium.open(options.cache_bytes).map_err(redb::Error::from)?;
     let found = recovery::prepare(&database)?;
     if found > SCHEMA {
         return Err(OpenError::Newer { found, known: SCHEMA });
     }
-    let found = recovery::recover(&database, now)?;
+    let found = recovery::recover(&database, options, medium.has_room(), now)?;
     Ok((database, found))
 }

@@ -21,7 +21,7 @@ use std::{
 
 use crate::{
     broker::{Batch, Op, Urgency},
-    session::Fetch,
+    session::{Fetch, StoredMessage},
     time::Timestamp,
 };
 
@@ -53,11 +53,16 @@ const MIB: usize = 1024 * 1024;
 pub struct DiskOptions {
     /// Pages of the database that are kept in memory, in bytes.
     pub cache_bytes: usize,
+    /// References to messages that are kept in memory when the database is opened, in bytes: those of long
+    /// queues beyond go back to it.
+    pub index_bytes_max: usize,
+    /// Messages whose references go there at a time.
+    pub run_messages_max: usize,
 }
 
 impl Default for DiskOptions {
     fn default() -> DiskOptions {
-        DiskOptions { cache_bytes: 8 * MIB }
+        DiskOptions { cache_bytes: 8 * MIB, index_bytes_max: 64 * MIB, run_messages_max: 1024 }
     }
 }
 
@@ -126,7 +131,7 @@ impl Disk {
         options: DiskOptions,
         now: Timestamp,
     ) -> Result<(Disk, Recovered), OpenError> {
-        let (committer, recovered) = Committer::open(medium, options.cache_bytes, now)?;
+        let (committer, recovered) = Committer::open(medium, options, now)?;
         let health = committer.health().clone();
         let inbox = Arc::new(Inbox::default());
         // Unbounded: sessions have one fetch under way each.
@@ -257,7 +262,8 @@ impl Size {
     fn of(batch: &Batch) -> Size {
         const ENTRY_BYTES: usize = 64;
         let bytes = batch.entries.iter().map(|entry| match &entry.op {
-            Op::Settle { .. } => 0,
+            Op::Settle { .. } | Op::Unspill { .. } => 0,
+            Op::Spill { messages, .. } => messages.len() * size_of::<StoredMessage>(),
             Op::Append { message, targets, .. } => {
                 let shares = targets.iter().filter_map(|target| target.share.as_deref()).map(str::len);
                 let ids = targets.iter().filter_map(|target| target.subscription_ids.as_deref());

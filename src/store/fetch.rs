@@ -6,23 +6,39 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use crate::{
     message::Message,
-    session::{Fetch, Fetched, Outgoing, RecordId},
+    session::{Fetch, Fetched, Found, Outgoing, RecordId, Wanted},
 };
 
 use super::{
     record::{self, Append, Record},
+    spill,
     tables::{self, LOG},
 };
 
 /// Reads what a session wants in one short transaction: as long as it lasts, no page is used again.
 pub(super) fn fetch(database: &Database, fetch: &Fetch) -> Result<Fetched, redb::Error> {
+    let found = match &fetch.wanted {
+        Wanted::Messages(wanted) => Found::Messages(messages(database, fetch.session, wanted)?),
+        Wanted::Run(first) => {
+            let run = spill::read(&database.begin_read()?, fetch.session, *first)?;
+            Found::Run(*first, run.unwrap_or_default())
+        }
+    };
+    Ok(Fetched { slot: fetch.slot, session: fetch.session, ticket: fetch.ticket, found })
+}
+
+fn messages(
+    database: &Database,
+    session: u64,
+    wanted: &[(u64, RecordId)],
+) -> Result<Vec<(u64, Option<Outgoing>)>, redb::Error> {
     let log = database.begin_read()?.open_table(LOG)?;
     let mut last = None;
-    let mut found = Vec::with_capacity(fetch.wanted.len());
-    for (number, record) in &fetch.wanted {
-        found.push((*number, one(&log, fetch.session, *number, *record, &mut last)?));
+    let mut found = Vec::with_capacity(wanted.len());
+    for (number, record) in wanted {
+        found.push((*number, one(&log, session, *number, *record, &mut last)?));
     }
-    Ok(Fetched { slot: fetch.slot, session: fetch.session, ticket: fetch.ticket, found })
+    Ok(found)
 }
 
 /// The message that was read last: messages of one topic share it, and two targets in one record the message.

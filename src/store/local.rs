@@ -1,6 +1,11 @@
 //! The store of a broker in its data directory.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tracing::warn;
 
@@ -24,14 +29,19 @@ pub enum LocalError {
     /// The directory cannot be used.
     Directory(DirectoryError),
     /// The store in it cannot.
-    Open(OpenError),
+    Open {
+        /// Its file.
+        file: PathBuf,
+        /// Why.
+        error: OpenError,
+    },
 }
 
 impl fmt::Display for LocalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LocalError::Directory(error) => error.fmt(f),
-            LocalError::Open(error) => error.fmt(f),
+            LocalError::Open { file, error } => write!(f, "{}: {error}", file.display()),
         }
     }
 }
@@ -56,6 +66,10 @@ impl LocalStore {
     ) -> Result<(LocalStore, Recovered, Timestamp), LocalError> {
         let directory = Arc::new(DataDirectory::open(path).map_err(LocalError::Directory)?);
         let lost_at = directory.last_alive().map_or(now, |alive| alive.plus(LAST_ALIVE_SLACK).min(now));
+        // A directory or a device is no damaged database, and nothing is to take its place.
+        if fs::metadata(directory.database()).is_ok_and(|found| !found.is_file()) {
+            return Err(cannot_open(&directory, OpenError::Io(io::Error::other("it is not a file"))));
+        }
         let medium = Arc::new(FileMedium::new(directory.clone()));
         let open = || guarded(|| Disk::open(medium.clone(), options, now));
         let opened = match open() {
@@ -70,7 +84,7 @@ impl LocalStore {
             opened @ Ok(_) => opened,
         };
         let opened = opened.unwrap_or_else(|panicked| Err(OpenError::Damaged(panicked.to_string())));
-        let (disk, recovered) = opened.map_err(LocalError::Open)?;
+        let (disk, recovered) = opened.map_err(|error| cannot_open(&directory, error))?;
         Ok((LocalStore { disk, directory }, recovered, lost_at))
     }
 
@@ -96,9 +110,14 @@ impl LocalStore {
     }
 }
 
+fn cannot_open(directory: &DataDirectory, error: OpenError) -> LocalError {
+    LocalError::Open { file: directory.database(), error }
+}
+
 /// Puts a database with all that can be read in the place of a damaged one.
 fn replace(directory: &DataDirectory, why: &str, now: Timestamp) -> Result<(), LocalError> {
-    let rescue = rescue(directory, why, now, &Layout).map_err(|error| LocalError::Open(error.into()))?;
+    let rescued = rescue(directory, why, now, &Layout);
+    let rescue = rescued.map_err(|error| cannot_open(directory, error.into()))?;
     warn!(
         damaged = %rescue.quarantined.display(),
         report = %rescue.report.display(),

@@ -23,6 +23,7 @@ mod recovery;
 mod restore;
 pub mod salvage;
 mod shape;
+mod spill;
 mod tables;
 mod wire;
 

@@ -9,6 +9,7 @@ use crate::{message::Message, session::Subscription, topic::TopicFilter};
 
 use super::{
     image::{self, Cursor},
+    spill,
     tables::{self, CURSOR, LOG, META, PART_BYTES_MAX, RETAINED, SESSION, SUBSCRIPTION},
 };
 
@@ -21,6 +22,8 @@ pub(super) struct Plan {
     pub(super) dead: Vec<u64>,
     /// Rows that take the place of some of these.
     pub(super) folds: Vec<Fold>,
+    /// References that are spilled, or read back.
+    pub(super) spilled: spill::Rows,
     /// What is said of the database itself.
     pub(super) marks: Vec<(&'static str, u64)>,
     /// What is told when it is committed: the newest batch of each shard.
@@ -97,7 +100,11 @@ impl Puts {
 impl Plan {
     /// Whether there is nothing that would have to be written.
     pub(super) fn is_empty(&self) -> bool {
-        self.puts.is_empty() && self.dead.is_empty() && self.folds.is_empty() && self.marks.is_empty()
+        self.puts.is_empty()
+            && self.dead.is_empty()
+            && self.folds.is_empty()
+            && self.spilled.is_empty()
+            && self.marks.is_empty()
     }
 
     /// Brings records and deletions into the order of the log. Batches of several shards are nearly in order.
@@ -117,6 +124,9 @@ impl Plan {
         }
         if !self.folds.is_empty() {
             self.write_folds(&transaction)?;
+        }
+        if !self.spilled.is_empty() {
+            spill::write(&transaction, &self.spilled)?;
         }
         if !self.marks.is_empty() {
             let mut meta = transaction.open_table(META)?;

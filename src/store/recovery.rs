@@ -19,16 +19,17 @@ use redb::{
 
 use crate::{
     message::Message,
-    session::{Outgoing, RecordId, StoredMessage, StoredPresence, StoredSession, Subscription},
+    session::{Inserted, Outgoing, RecordId, StoredMessage, StoredPresence, StoredSession, Subscription},
     time::Timestamp,
     topic::{TopicFilter, TopicLimits},
 };
 
 use super::{
-    Recovered,
+    DiskOptions, Recovered,
     image::{self, Cursor, SessionImage},
     ledger::Ledger,
     record::{self, Append, Record},
+    spill::Spiller,
     tables::{
         self, CURSOR, LOG, META, META_FLOOR, META_NEXT, META_SCHEMA, PART_BYTES_MAX, RETAINED, SCHEMA,
         SESSION, SUBSCRIPTION,
@@ -72,18 +73,25 @@ pub(super) fn prepare(database: &Database) -> Result<u64, redb::Error> {
 }
 
 /// Reads all that a database has.
-pub(super) fn recover(database: &Database, now: Timestamp) -> Result<Found, redb::Error> {
+pub(super) fn recover(
+    database: &Database,
+    options: DiskOptions,
+    has_room: bool,
+    now: Timestamp,
+) -> Result<Found, redb::Error> {
+    let spiller = Spiller::new(options, has_room);
+    spiller.clear(database)?;
     let transaction = database.begin_read()?;
-    let mut recovery = Recovery { progress: Progress::new(), now, ..Recovery::default() };
+    let mut recovery = Recovery { progress: Progress::new(), spiller, now, ..Recovery::default() };
     let meta = transaction.open_table(META)?;
     recovery.ledger.set_floor(meta.get(META_FLOOR)?.map_or(0, |floor| floor.value()));
     let next = meta.get(META_NEXT)?.map_or(1, |next| next.value());
     recovery.read_sessions(&transaction)?;
     recovery.read_subscriptions(&transaction)?;
     recovery.read_cursors(&transaction)?;
-    recovery.read_log(&transaction)?;
+    recovery.read_log(&transaction, database)?;
     let (retained, expired) = recovery.read_retained(&transaction)?;
-    Ok(recovery.finish(retained, expired, next))
+    recovery.finish(database, retained, expired, next)
 }
 
 #[derive(Default)]
@@ -98,6 +106,7 @@ struct Recovery {
     shares: HashSet<Arc<str>, FixedState>,
     /// Targets of sessions that are not known yet, and perhaps never will be.
     strays: Vec<(u64, StoredMessage)>,
+    spiller: Spiller,
     now: Timestamp,
     malformed: usize,
     progress: Progress,
@@ -157,6 +166,7 @@ impl Recovery {
             return;
         }
         self.places.insert(id, self.drafts.len());
+        let messages = self.spiller.queue();
         self.drafts.push(Draft {
             stored: StoredSession {
                 id,
@@ -166,7 +176,7 @@ impl Recovery {
                 will: image.will,
                 subscriptions: Vec::new(),
                 next_number: 0,
-                messages: Vec::new(),
+                messages,
                 shared: Vec::new(),
                 owned: Vec::new(),
                 unreleased: Vec::new(),
@@ -221,7 +231,7 @@ impl Recovery {
         Ok(())
     }
 
-    fn read_log(&mut self, transaction: &ReadTransaction) -> Result<(), redb::Error> {
+    fn read_log(&mut self, transaction: &ReadTransaction, database: &Database) -> Result<(), redb::Error> {
         let log = transaction.open_table(LOG)?;
         let mut joined: Vec<u8> = Vec::new();
         let mut joined_of = 0;
@@ -229,6 +239,11 @@ impl Recovery {
             let (key, row) = row?;
             let (record, bytes) = (tables::record_of(key.value()), row.value());
             self.progress.step("records");
+            if self.spiller.is_due() {
+                let queues = self.drafts.iter_mut();
+                let queues = queues.map(|draft| (draft.stored.id, &mut draft.stored.messages));
+                self.spiller.spill(database, queues)?;
+            }
             if !joined.is_empty() && joined_of != record {
                 self.read_record(joined_of, &joined);
                 joined.clear();
@@ -295,6 +310,15 @@ impl Recovery {
         }
     }
 
+    /// Notes a target, whose session is known.
+    fn park(&mut self, session: u64, stored: StoredMessage) {
+        let run_max = self.spiller.run_messages_max();
+        let inserted = self.draft(session).map(|draft| draft.stored.messages.insert(stored, run_max));
+        if inserted == Some(Inserted::Twice) {
+            self.ledger.release(stored.record.get());
+        }
+    }
+
     /// Notes all targets of a message: which of them are settled is known when the log was read to its end.
     fn append(&mut self, record: u64, append: &Append<'_>) {
         let size_bytes = append.message.size_bytes();
@@ -328,7 +352,7 @@ impl Recovery {
             };
             draft.stored.next_number = draft.stored.next_number.max(target.number + 1);
             let Some(share) = share else {
-                draft.stored.messages.push(stored);
+                self.park(target.session, stored);
                 continue;
             };
             let outgoing = Outgoing {
@@ -389,15 +413,22 @@ impl Recovery {
         Ok((retained, expired))
     }
 
-    fn finish(mut self, retained: Vec<Arc<Message>>, expired: Vec<Row>, next: u64) -> Found {
+    fn finish(
+        mut self,
+        database: &Database,
+        retained: Vec<Arc<Message>>,
+        expired: Vec<Row>,
+        next: u64,
+    ) -> Result<Found, redb::Error> {
         for (session, stored) in std::mem::take(&mut self.strays) {
             self.place_stray(session, stored);
         }
         self.end_namesakes();
         let mut sessions = Vec::with_capacity(self.drafts.len());
         for draft in std::mem::take(&mut self.drafts) {
-            sessions.extend(self.settle(draft));
+            sessions.extend(self.settle(draft, database)?);
         }
+        self.spiller.remove_read(database)?;
         sessions.sort_by_key(|session| session.id);
         self.ledger.end_strangers(&self.places);
         if self.malformed > 0 {
@@ -406,7 +437,7 @@ impl Recovery {
         self.progress.end(sessions.len(), retained.len());
         let next = RecordId::new(self.ledger.next.max(next));
         self.ledger.next = next.get();
-        Found { ledger: self.ledger, recovered: Recovered { sessions, retained, next }, expired }
+        Ok(Found { ledger: self.ledger, recovered: Recovered { sessions, retained, next }, expired })
     }
 
     /// A target whose session came later in the log, or nowhere.
@@ -414,7 +445,7 @@ impl Recovery {
         match self.draft(session) {
             Some(draft) => {
                 draft.stored.next_number = draft.stored.next_number.max(stored.number + 1);
-                draft.stored.messages.push(stored);
+                self.park(session, stored);
             }
             None => {
                 self.ledger.release(stored.record.get());
@@ -449,28 +480,28 @@ impl Recovery {
     }
 
     /// Takes out what is settled. `None` if the session has ended.
-    fn settle(&mut self, draft: Draft) -> Option<StoredSession> {
+    fn settle(&mut self, draft: Draft, database: &Database) -> Result<Option<StoredSession>, redb::Error> {
         let Draft { mut stored, subscriptions, base, has_ended, .. } = draft;
         if has_ended {
-            let shared = stored.shared.iter().filter_map(|(_, outgoing)| outgoing.record);
-            for record in stored.messages.iter().map(|stored| stored.record).chain(shared) {
+            for record in stored.shared.iter().filter_map(|(_, outgoing)| outgoing.record) {
                 self.ledger.release(record.get());
             }
+            for run in stored.messages.into_runs() {
+                for message in self.spiller.messages(database, stored.id, run)? {
+                    self.ledger.release(message.record.get());
+                }
+            }
             self.places.remove(&stored.id);
-            return None;
+            return Ok(None);
         }
         let cursor = self.ledger.cursor(stored.id).unwrap_or_default();
         let base = base.max(cursor.base);
         let is_settled =
             |number: u64| number < base || cursor.owned.contains(&number) || cursor.done.contains(&number);
         let ledger = &mut self.ledger;
-        stored.messages.retain(|message| {
-            let is_settled = is_settled(message.number);
-            if is_settled {
-                ledger.release(message.record.get());
-            }
-            !is_settled
-        });
+        stored.messages = self.spiller.settled(database, &mut stored, base, &cursor, |message| {
+            ledger.release(message.record.get());
+        })?;
         stored.shared.retain(|(number, outgoing)| {
             let is_settled = is_settled(*number);
             if let Some(record) = outgoing.record.filter(|_| is_settled) {
@@ -478,10 +509,6 @@ impl Recovery {
             }
             !is_settled
         });
-        if !stored.messages.is_sorted_by_key(|message| message.number) {
-            stored.messages.sort_by_key(|message| message.number);
-        }
-        stored.messages.shrink_to_fit();
         stored.shared.sort_by_key(|(number, _)| *number);
         stored.subscriptions.extend(subscriptions);
         let above = cursor.owned.last().max(cursor.done.last()).map_or(0, |last| last + 1);
@@ -492,7 +519,7 @@ impl Recovery {
         stored.next_number = stored.next_number.max(base).max(above).max(sent_below);
         stored.owned = cursor.owned.into_iter().filter(|number| *number >= base).collect();
         stored.unreleased = cursor.unreleased.into_iter().collect();
-        Some(stored)
+        Ok(Some(stored))
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) const SUBSCRIPTION: TableDefinition<'_, &[u8], &[u8]> = TableDefiniti
 pub(super) const CURSOR: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("cursor");
 /// Topic → retained message.
 pub(super) const RETAINED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("retained");
+/// Session and first number → references of a run of messages. Nothing in it outlives the broker that wrote it.
+pub(super) const SPILLED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sessq");
 
 /// In `META`: the number of the format.
 pub(super) const META_SCHEMA: &str = "schema";

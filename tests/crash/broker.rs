@@ -1,9 +1,9 @@
 //! The program on a data directory of its own, started as often as a test wants.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::Read,
-    os::unix::net::UnixStream,
+    os::unix::{fs::PermissionsExt, net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -46,14 +46,26 @@ impl Broker {
         self.directory.join("data")
     }
 
+    /// The file of the store.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.data().join("dunlin.redb")
+    }
+
+    /// What was set aside since it was damaged, and the reports of that, by name.
+    pub(crate) fn quarantine(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.data().join("quarantine")) else { return Vec::new() };
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    }
+
     fn log(&self) -> PathBuf {
         self.directory.join("log")
     }
 
-    /// Starts the broker and waits until it takes connections.
-    pub(crate) fn start(&mut self) {
+    /// A command that starts the broker.
+    fn command(&self, program: &Path) -> Command {
         let log = File::options().append(true).create(true).open(self.log()).unwrap();
-        let program = env!("CARGO_BIN_EXE_dunlin");
         let mut command = match self.disk_mib {
             None => Command::new(program),
             Some(mib) => {
@@ -66,6 +78,39 @@ impl Broker {
         };
         command.arg("--config").arg(self.directory.join("dunlin.toml")).arg("--data-dir").arg(self.data());
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+    }
+
+    /// Starts the broker, which is to end at once, and to say why. Returns with what code it did, and its log.
+    /// `user` may not write where this user may.
+    pub(crate) fn start_in_vain(&mut self, user: Option<u32>) -> (Option<i32>, String) {
+        let _ = fs::remove_file(self.log());
+        let mut program = PathBuf::from(env!("CARGO_BIN_EXE_dunlin"));
+        if user.is_some() {
+            // Others may not see the place of the original.
+            program = self.directory.join("dunlin");
+            fs::copy(env!("CARGO_BIN_EXE_dunlin"), &program).unwrap();
+            fs::set_permissions(&self.directory, Permissions::from_mode(0o777)).unwrap();
+        }
+        let mut command = self.command(&program);
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        self.child = Some(command.spawn().unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+                self.child = None;
+                return (status.code(), self.log_tail());
+            }
+            assert!(Instant::now() < deadline, "the broker does not end:\n{}", self.log_tail());
+            std::thread::yield_now();
+        }
+    }
+
+    /// Starts the broker and waits until it takes connections.
+    pub(crate) fn start(&mut self) {
+        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_dunlin")));
         self.child = Some(command.spawn().unwrap());
         let deadline = Instant::now() + PATIENCE;
         while UnixStream::connect(self.socket()).is_err() {

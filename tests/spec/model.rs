@@ -302,6 +302,8 @@ impl Run {
             messages_max: 1 + random.below(4),
             bytes_max: 20 + random.below(100),
             spare_bytes_max: random.pick(&[0, 100]),
+            index_bytes_max: random.pick(&[0, 0, 60, 1000]),
+            run_messages_max: 1 + random.below(3),
         };
         let crashes = is_parking && !rules.drop() && !random.one_in(3);
         let world = World::with(shards, |shared| {

@@ -14,7 +14,8 @@ const NO_TIME: Duration = Duration::ZERO;
 /// A broker of two shards that keeps next to nothing of a durable queue in memory.
 fn world() -> World {
     World::with(2, |shared| {
-        shared.parking = Some(Parking { messages_max: 3, bytes_max: 1000, spare_bytes_max: 0 })
+        shared.parking =
+            Some(Parking { messages_max: 3, bytes_max: 1000, spare_bytes_max: 0, ..Parking::default() })
     })
 }
 

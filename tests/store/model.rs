@@ -11,7 +11,8 @@ use dunlin::{
     codec::QoS,
     message::Message,
     session::{
-        Fetch, Fetched, Outgoing, RecordId, SessionHandle, StoredPresence, StoredSession, Subscription,
+        Fetch, Fetched, Found, Outgoing, RecordId, SessionHandle, StoredMessage, StoredPresence,
+        StoredSession, Subscription, Wanted,
     },
     store::{Committed, Committer, Condition, Recovered},
 };
@@ -167,6 +168,7 @@ impl Model {
                     }
                 }
             }
+            Op::Spill { .. } | Op::Unspill { .. } => {}
         }
     }
 
@@ -301,22 +303,28 @@ impl Session {
         stored: &StoredSession,
         committer: &Committer,
     ) -> Result<BTreeMap<u64, Queued>, String> {
+        let messages = all_messages(stored, committer)?;
         let wanted: Vec<(u64, RecordId)> =
-            stored.messages.iter().map(|stored| (stored.number, stored.record)).collect();
+            messages.iter().map(|message| (message.number, message.record)).collect();
         if !wanted.is_sorted() {
             return Err(format!("messages out of order: {wanted:?}"));
         }
-        let fetch = Fetch { slot: 7, session: stored.id, ticket: 9, wanted };
+        let fetch = Fetch { slot: 7, session: stored.id, ticket: 9, wanted: Wanted::Messages(wanted) };
         let fetched = committer.fetch(&fetch).map_err(|error| error.to_string())?;
         let mut found: BTreeMap<u64, Outgoing> = BTreeMap::new();
-        for (number, outgoing) in fetched.found {
+        for (number, outgoing) in fetched.found.into_messages() {
             let outgoing = outgoing.ok_or(format!("message {number} is not there"))?;
             found.insert(number, outgoing);
         }
-        for stored in &stored.messages {
-            if found[&stored.number].message.size_bytes() != stored.size_bytes as usize {
-                return Err(format!("message {} has another size", stored.number));
+        for message in &messages {
+            if found[&message.number].message.size_bytes() != message.size_bytes as usize {
+                return Err(format!("message {} has another size", message.number));
             }
+        }
+        if messages.iter().map(|message| u64::from(message.size_bytes)).sum::<u64>()
+            != stored.messages.size_bytes()
+        {
+            return Err("a run has another size".to_owned());
         }
         found.extend(stored.shared.iter().cloned());
         if found.len() != stored.messages.len() + stored.shared.len() {
@@ -336,6 +344,34 @@ impl Session {
         }
         Ok(queued)
     }
+}
+
+/// All that a session has parked, with what is spilled; nothing of that may have been sent.
+pub(crate) fn all_messages(
+    stored: &StoredSession,
+    committer: &Committer,
+) -> Result<Vec<StoredMessage>, String> {
+    let mut messages: Vec<StoredMessage> = stored.messages.iter().collect();
+    for run in stored.messages.spilled() {
+        let before = stored.messages.ranges().filter(|(first, _)| *first < run.first);
+        let before: u64 = before.map(|(first, end)| end - first).sum();
+        let may_be_sent = match stored.presence {
+            StoredPresence::Connected { receive_maximum } => before < u64::from(receive_maximum),
+            StoredPresence::Detached { sent_below, .. } => run.first < sent_below,
+        };
+        if may_be_sent {
+            return Err(format!("{run:?} is spilled, and may have been sent: {:?}", stored.presence));
+        }
+        let fetch = Fetch { slot: 7, session: stored.id, ticket: 8, wanted: Wanted::Run(run.first) };
+        let fetched = committer.fetch(&fetch).map_err(|error| error.to_string())?;
+        let Found::Run(_, found) = fetched.found else { return Err(format!("no run: {fetched:?}")) };
+        if found.len() != run.count as usize {
+            return Err(format!("{run:?} is {found:?}"));
+        }
+        messages.extend(found);
+    }
+    messages.sort_by_key(|message| message.number);
+    Ok(messages)
 }
 
 impl Queued {

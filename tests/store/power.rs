@@ -6,7 +6,7 @@ use std::{
 };
 
 use dunlin::{
-    store::{Committed, Committer, Medium, Recovered},
+    store::{Committed, Committer, DiskOptions, Medium, Recovered},
     time::Timestamp,
 };
 
@@ -16,11 +16,12 @@ use crate::{
     model::{Model, Told},
 };
 
-const CACHE_BYTES: usize = 1 << 20;
+/// Small, so that a start spills queues.
+const OPTIONS: DiskOptions = DiskOptions { cache_bytes: 1 << 20, index_bytes_max: 40, run_messages_max: 2 };
 
 pub(crate) fn open(disk: &Disk) -> Result<(Committer, Recovered), String> {
     let medium: Arc<dyn Medium> = Arc::new(disk.clone());
-    Committer::open(medium, CACHE_BYTES, Timestamp::from_millis(0)).map_err(|error| error.to_string())
+    Committer::open(medium, OPTIONS, Timestamp::from_millis(0)).map_err(|error| error.to_string())
 }
 
 /// One store through some power losses. An error says what it lost or made up.

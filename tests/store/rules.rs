@@ -11,7 +11,8 @@ use dunlin::{
     codec::{PacketId, QoS},
     message::Message,
     session::{
-        Fetch, Fetched, Outgoing, RecordId, SessionHandle, StoredMessage, StoredPresence, Subscription,
+        Fetch, Fetched, Found, Outgoing, RecordId, SessionHandle, StoredMessage, StoredPresence,
+        Subscription, Wanted,
     },
     store::{
         Committed, Committer, Condition, Disk as Store, DiskOptions, Medium, OpenError, Recovered, SCHEMA,
@@ -31,6 +32,8 @@ use crate::{
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const CACHE_BYTES: usize = 1 << 20;
+const OPTIONS: DiskOptions =
+    DiskOptions { cache_bytes: CACHE_BYTES, index_bytes_max: 1 << 20, run_messages_max: 1024 };
 
 /// A committer that is stepped, with a clock of its own.
 pub(crate) struct Bench {
@@ -44,7 +47,7 @@ pub(crate) struct Bench {
 
 pub(crate) fn open(disk: &Disk, now: u64) -> (Committer, Recovered) {
     let medium: Arc<dyn Medium> = Arc::new(disk.clone());
-    Committer::open(medium, CACHE_BYTES, Timestamp::from_millis(now)).unwrap()
+    Committer::open(medium, OPTIONS, Timestamp::from_millis(now)).unwrap()
 }
 
 impl Bench {
@@ -79,10 +82,22 @@ impl Bench {
         RecordId::new(self.record - 1)
     }
 
+    /// The record that the next change gets.
+    pub(crate) fn next_record(&self) -> RecordId {
+        RecordId::new(self.record)
+    }
+
+    /// Stops without closing.
+    pub(crate) fn into_disk(self) -> Disk {
+        drop(self.committer);
+        self.disk
+    }
+
     pub(crate) fn batch(&mut self, ops: Vec<Op>) -> Batch {
         let mut entries = Vec::new();
         for op in ops {
-            let record = if matches!(op, Op::Settle { .. }) { None } else { Some(self.record()) };
+            let makes_none = matches!(op, Op::Settle { .. } | Op::Spill { .. } | Op::Unspill { .. });
+            let record = if makes_none { None } else { Some(self.record()) };
             entries.push(Entry { record, op });
         }
         self.commit += 1;
@@ -112,7 +127,7 @@ impl Bench {
     }
 
     /// Rows of the log.
-    fn log_rows(self) -> (u64, Bench) {
+    pub(crate) fn log_rows(self) -> (u64, Bench) {
         let Bench { disk, committer, shards, now, record, commit } = self;
         drop(committer);
         let database = disk.open(CACHE_BYTES).unwrap();
@@ -213,10 +228,12 @@ fn a_record_as_long_as_its_parts_comes_back_whole() {
     let (bench, recovered) = bench.restart();
     let wanted: Vec<(u64, RecordId)> =
         recovered.sessions[0].messages.iter().map(|stored| (stored.number, stored.record)).collect();
+    let wanted = Wanted::Messages(wanted);
     let fetch = Fetch { slot: 3, session: session.id, ticket: 4, wanted };
     let fetched = bench.committer.fetch(&fetch).unwrap();
+    let found = fetched.found.into_messages();
     let found: Vec<usize> =
-        fetched.found.iter().map(|(_, found)| found.as_ref().unwrap().message.payload().len()).collect();
+        found.iter().map(|(_, found)| found.as_ref().unwrap().message.payload().len()).collect();
     assert_eq!(found, lengths);
 }
 
@@ -234,9 +251,10 @@ fn a_fetch_finds_what_is_there_and_nothing_else() {
     )]);
     bench.committer.commit(bench.now).unwrap();
     let own = RecordId::new(1);
-    let wanted = vec![(5, record), (6, record), (5, RecordId::new(1000)), (5, own)];
+    let wanted = Wanted::Messages(vec![(5, record), (6, record), (5, RecordId::new(1000)), (5, own)]);
     let fetch = Fetch { slot: 3, session: session.id, ticket: 4, wanted };
     let Fetched { slot, session: id, ticket, found } = bench.committer.fetch(&fetch).unwrap();
+    let found = found.into_messages();
     assert_eq!((slot, id, ticket, found.len()), (3, session.id, 4, 4));
     let Outgoing { message, qos, retain, subscription_ids, share, record: of } = found[0].1.clone().unwrap();
     assert_eq!(*message, text(3));
@@ -461,7 +479,7 @@ fn a_store_of_a_newer_release_is_refused_in_words() {
     transaction.commit().unwrap();
     drop(database);
     let medium: Arc<dyn Medium> = Arc::new(disk);
-    let error = Committer::open(medium, CACHE_BYTES, Timestamp::default()).err().unwrap();
+    let error = Committer::open(medium, OPTIONS, Timestamp::default()).err().unwrap();
     assert!(matches!(error, OpenError::Newer { found, known } if (found, known) == (SCHEMA + 1, SCHEMA)));
     assert_eq!(
         error.to_string(),
@@ -532,9 +550,12 @@ fn the_threads_commit_read_and_close() {
         assert_eq!(store.submit(1, Batch { commit, entries, urgency }, &shards), Submitted::Pending);
     }
     // It reads what was submitted before, whether or not anything else waits for that.
-    let wanted = vec![(98, RecordId::new(record - 1))];
+    let wanted = Wanted::Messages(vec![(98, RecordId::new(record - 1))]);
     store.fetch(1, Fetch { slot: 3, session: 1, ticket: 8, wanted }, &shards);
-    let found = mailbox.wait(|(_, fetched)| fetched.first().map(|fetched| fetched.found[0].1.clone()));
+    let found = mailbox.wait(|(_, fetched)| match &fetched.first()?.found {
+        Found::Messages(found) => Some(found[0].1.clone()),
+        Found::Run(..) => None,
+    });
     assert_eq!(*found.unwrap().message, text(10));
     mailbox.wait(|(commits, _)| commits.contains(&(1, 100)).then_some(()));
     store.close();
@@ -548,6 +569,6 @@ fn the_threads_commit_read_and_close() {
             qos: QoS::AtLeastOnce,
         })
         .collect();
-    assert_eq!(recovered.sessions[0].messages, expected);
+    assert!(recovered.sessions[0].messages.iter().eq(expected));
     assert_eq!(recovered.sessions[0].next_number, 99);
 }

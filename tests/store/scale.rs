@@ -24,9 +24,11 @@ use crate::{
 };
 
 const CACHE_BYTES: usize = 64 << 20;
+const OPTIONS: DiskOptions =
+    DiskOptions { cache_bytes: CACHE_BYTES, index_bytes_max: 64 << 20, run_messages_max: 1024 };
 
-/// A file in a directory for tests.
-struct File(PathBuf);
+/// A file that is never short of room.
+pub(crate) struct File(pub(crate) PathBuf);
 
 impl File {
     fn medium(name: &str) -> Arc<dyn Medium> {
@@ -77,8 +79,7 @@ struct Feed {
 
 impl Feed {
     fn open(medium: &Arc<dyn Medium>) -> (Feed, Recovered) {
-        let (committer, recovered) =
-            Committer::open(medium.clone(), CACHE_BYTES, Timestamp::default()).unwrap();
+        let (committer, recovered) = Committer::open(medium.clone(), OPTIONS, Timestamp::default()).unwrap();
         (Feed { committer, record: recovered.next.get(), now: start() }, recovered)
     }
 
@@ -190,7 +191,7 @@ fn a_million_messages_through_the_threads() {
         let mut submit = |commit, ops: Vec<Op>| {
             let entries = ops.into_iter().map(|op| {
                 let record = match op {
-                    Op::Settle { .. } => None,
+                    Op::Settle { .. } | Op::Spill { .. } | Op::Unspill { .. } => None,
                     _ => {
                         record += 1;
                         Some(RecordId::new(record))

@@ -308,6 +308,13 @@ impl World {
         self.0.borrow().journaled.recover().retained.len()
     }
 
+    /// Runs of references that sessions have in the store.
+    pub(crate) fn spilled(&self) -> usize {
+        let inner = self.0.borrow();
+        let sessions = inner.nodes.iter().flat_map(|node| node.shard.sessions());
+        sessions.map(|session| session.outbound.spilled().count()).sum()
+    }
+
     /// Whether the broker has a session for this client.
     pub(crate) fn has_session(&self, client_id: &str) -> bool {
         self.0.borrow().nodes.iter().any(|node| node.shard.session(client_id).is_some())

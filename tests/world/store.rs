@@ -6,16 +6,19 @@ use std::{
 };
 
 use dunlin::{
-    broker::{Entry, JournalTarget, Op, Shard},
+    broker::{Entry, JournalTarget, Op, Shard, Unspill},
     codec::PacketId,
     message::Message,
     session::{
-        Fetch, Fetched, Outgoing, RecordId, SessionHandle, StoredMessage, StoredPresence, StoredSession,
-        StoredWill, Subscription,
+        Fetch, Fetched, Found, Outgoing, Parked, RecordId, SessionHandle, StoredMessage, StoredPresence,
+        StoredSession, StoredWill, Subscription, Wanted,
     },
     time::Timestamp,
     topic::{TopicFilter, TopicLimits},
 };
+
+/// Messages of a run at most that the store hands over.
+const RUN_MAX: usize = 3;
 
 /// All changes that were made, as they were made.
 #[derive(Clone, Default)]
@@ -26,6 +29,8 @@ pub(super) struct Image {
     settled: BTreeMap<u64, BTreeSet<u64>>,
     /// What is settled at least, by session.
     bases: BTreeMap<u64, u64>,
+    /// Runs that are spilled, by session and first number.
+    spilled: BTreeMap<(u64, u64), Vec<StoredMessage>>,
 }
 
 /// What the log adds up to.
@@ -54,6 +59,19 @@ impl Image {
             assert!(is_new, "{number} of session {session} is settled twice");
             let known = self.bases.entry(*session).or_default();
             *known = (*known).max(*base);
+            return;
+        }
+        if let Op::Spill { session, messages } = &entry.op {
+            let first = messages[0].number;
+            assert!((first..).zip(messages).all(|(number, message)| message.number == number));
+            let before = self.spilled.insert((session.id, first), messages.clone());
+            assert!(before.is_none(), "{first} of {} is spilled twice", session.client_id);
+            return;
+        }
+        if let Op::Unspill { session, first, cause } = &entry.op {
+            let messages = self.spilled.remove(&(session.id, *first));
+            assert!(messages.is_some(), "{first} of {} is not spilled", session.client_id);
+            assert_eq!(*cause == Unspill::Ended, self.has_ended(session.id), "why {first} is read back");
             return;
         }
         let record = entry.record.expect("all other changes make a record");
@@ -104,7 +122,7 @@ impl Image {
                 Op::Received { session, number, .. } => {
                     known(&mut sessions, session).owned.insert(*number);
                 }
-                Op::Settle { .. } => {}
+                Op::Settle { .. } | Op::Spill { .. } | Op::Unspill { .. } => {}
             }
         }
         // The session of a target may be made by a later record of another shard, or have ended before.
@@ -129,13 +147,13 @@ impl Image {
         let numbers = session.messages.keys().chain(&owned);
         let base = self.bases.get(&id).copied().unwrap_or(0);
         let next_number = numbers.map(|number| number + 1).max().unwrap_or(0).max(base);
-        let (mut messages, mut shared) = (Vec::new(), Vec::new());
+        let (mut messages, mut shared) = (Parked::default(), Vec::new());
         for (number, (record, message, target)) in session.messages {
             if target.share.is_some() {
                 shared.push((number, outgoing(record, &message, &target)));
             } else {
                 let size_bytes = message.size_bytes() as u32;
-                messages.push(StoredMessage { number, record, size_bytes, qos: target.qos });
+                messages.insert(StoredMessage { number, record, size_bytes, qos: target.qos }, RUN_MAX);
             }
         }
         StoredSession {
@@ -156,6 +174,10 @@ impl Image {
     fn is_settled(&self, session: u64, number: u64) -> bool {
         self.bases.get(&session).is_some_and(|base| number < *base)
             || self.settled.get(&session).is_some_and(|settled| settled.contains(&number))
+    }
+
+    fn has_ended(&self, id: u64) -> bool {
+        self.log.values().any(|op| matches!(op, Op::EndSession { session, .. } if session.id == id))
     }
 
     /// Forgets what nobody can ask for after a restart, so that numbers may be used again as the broker does.
@@ -180,11 +202,21 @@ impl Image {
             _ => true,
         });
         self.settled.clear();
+        self.spilled.clear();
     }
 
     /// Answers a request for messages.
     pub(super) fn fetch(&self, fetch: Fetch) -> Fetched {
         let Fetch { slot, session, ticket, wanted } = fetch;
+        let wanted = match wanted {
+            Wanted::Messages(wanted) => wanted,
+            Wanted::Run(first) => {
+                let messages = self.spilled.get(&(session, first)).cloned();
+                assert!(messages.is_some() || self.has_ended(session), "a run is wanted that is not there");
+                let found = Found::Run(first, messages.unwrap_or_default());
+                return Fetched { slot, session, ticket, found };
+            }
+        };
         let found = wanted.into_iter().map(|(number, record)| {
             let Some(Op::Append { message, targets, .. }) = self.log.get(&record) else {
                 panic!("a message is wanted that the store does not know");
@@ -193,7 +225,7 @@ impl Image {
             let target = targets.iter().find(is_wanted).expect("the message is for the session");
             (number, Some(outgoing(record, message, target)))
         });
-        Fetched { slot, session, ticket, found: found.collect() }
+        Fetched { slot, session, ticket, found: Found::Messages(found.collect()) }
     }
 
     /// The store has what the shards would need after a restart, no more and no less.
@@ -212,6 +244,7 @@ impl Image {
         assert!(stored.eq(&retained), "retained messages: {:?} of {retained:?}", recovered.retained);
         let mut stored: BTreeMap<u64, StoredSession> =
             recovered.sessions.into_iter().map(|session| (session.id, session)).collect();
+        let mut spilled = self.spilled.clone();
         for session in shards.iter().flat_map(|shard| shard.sessions()) {
             let name = session.client_id();
             let Some(stored) = stored.remove(&session.handle.id) else {
@@ -223,6 +256,13 @@ impl Image {
             assert_eq!(stored.will.is_some(), session.will.is_some(), "will of {name}");
             assert!(stored.subscriptions.iter().map(|(filter, _)| filter).eq(session.subscriptions.keys()));
             let outbound = &session.outbound;
+            for run in outbound.spilled() {
+                let messages =
+                    spilled.remove(&(session.handle.id, run.first)).expect("a run is in the store");
+                assert_eq!(messages.len(), run.count as usize);
+                let size_bytes = messages.iter().map(|message| u64::from(message.size_bytes));
+                assert_eq!(size_bytes.sum::<u64>(), run.size_bytes);
+            }
             let messages = stored.messages.len() + stored.shared.len();
             assert_eq!(messages, outbound.queued() + outbound.unacknowledged(), "messages of {name}");
             assert_eq!(stored.owned.len(), outbound.unreleased(), "messages that {name} owns");
@@ -230,6 +270,7 @@ impl Image {
         }
         let names: Vec<_> = stored.values().map(|stored| &stored.client_id).collect();
         assert!(names.is_empty(), "the store has sessions that are gone: {names:?}");
+        assert!(spilled.is_empty(), "the store has runs that are in memory: {spilled:?}");
     }
 }
 

@@ -7,7 +7,7 @@ mod tests;
 use std::{
     collections::{BTreeMap, VecDeque},
     num::NonZeroU32,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
 };
 
 use crate::{
@@ -15,10 +15,14 @@ use crate::{
     message::Message,
 };
 
-use super::{RecordId, StoredMessage, parked::Parked};
+use super::{
+    RecordId, StoredMessage,
+    parked::{Parked, SpilledRun},
+    tally::Tally,
+};
 
-use parking::{Fetching, Loaded};
-pub use parking::{Request, Shed};
+use parking::Fetching;
+pub use parking::{Answer, Request, Shed, Totals};
 
 /// One message for one client.
 #[derive(Clone, Debug)]
@@ -67,8 +71,10 @@ pub struct Outbound {
     again: VecDeque<Again>,
     queue: VecDeque<Queued>,
     /// Bytes of the messages in `queue`.
-    loaded: Loaded,
+    loaded: Tally,
     parked: Parked,
+    /// Whether a run of them may have come to the middle.
+    may_spill: bool,
     fetching: Option<Fetching>,
     /// Messages that are to be dropped, and are read from the store before.
     shedding: VecDeque<StoredMessage>,
@@ -107,6 +113,15 @@ pub enum Attempt {
     First,
     /// On an earlier connection: DUP is 1, and it does not expire any more. `[MQTT-3.3.1-1]` `[MQTT-4.3.3-7]`
     Again,
+}
+
+/// What a session leaves behind that ends.
+#[derive(Debug)]
+pub struct Left {
+    /// Messages.
+    pub bodies: Vec<Body>,
+    /// More of them, whose references are in the store.
+    pub spilled: Vec<SpilledRun>,
 }
 
 /// The state of one number in the window.
@@ -327,9 +342,10 @@ impl Outbound {
         self.again = again.into_iter().map(|(_, again)| again).chain(unrepeated).collect();
     }
 
-    /// Counts what waits here in memory, in bytes, in a total of many sessions.
-    pub fn count_in(&mut self, total: &Arc<AtomicUsize>) {
-        self.loaded.count_in(total);
+    /// Counts what waits here in memory, in bytes, in totals of many sessions.
+    pub fn count_in(&mut self, totals: &Totals) {
+        self.loaded.count_in(&totals.loaded);
+        self.parked.count_in(&totals.index);
     }
 
     /// All numbers from this one on were never sent.
@@ -409,7 +425,7 @@ impl Outbound {
     }
 
     /// Takes out everything that the client does not own: the session ends.
-    pub fn take_all(&mut self) -> Vec<Body> {
+    pub fn take_all(&mut self) -> Left {
         let Outbound { again, queue, window, parked, fetching, shedding, .. } = std::mem::take(self);
         let sent = window.into_iter().filter_map(|sending| match sending {
             Sending::AwaitPubAck { body, .. } | Sending::AwaitPubRec { body, .. } => Some(body),
@@ -419,7 +435,8 @@ impl Outbound {
         let queued = queued.chain(queue.into_iter().map(|queued| Body::Here(queued.outgoing)));
         let stored =
             fetching.into_iter().flat_map(|fetching| fetching.parked).chain(parked.iter()).chain(shedding);
-        sent.chain(queued).chain(stored.map(Body::Stored)).collect()
+        let spilled = parked.spilled().collect();
+        Left { bodies: sent.chain(queued).chain(stored.map(Body::Stored)).collect(), spilled }
     }
 
     fn pop_queue(&mut self) -> Option<(u64, Outgoing)> {

@@ -7,54 +7,21 @@
 //!
 //! Messages of shared subscriptions are never parked, for another member may get them at any time.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use super::{
-    super::{Fetched, RecordId, StoredMessage, StoredPresence, StoredSession},
+    super::{Fetched, Found, Inserted, SpilledRun, StoredMessage, StoredPresence, StoredSession, Wanted},
     Again, Body, Outbound, Outgoing, Sending,
 };
 use crate::{codec::QoS, limits::Parking};
 
-/// Bytes of one session's messages that wait in memory, counted in a total of many sessions too.
-#[derive(Debug, Default)]
-pub(super) struct Loaded {
-    bytes: usize,
-    total: Option<Arc<AtomicUsize>>,
-}
-
-impl Loaded {
-    pub(super) fn count_in(&mut self, total: &Arc<AtomicUsize>) {
-        total.fetch_add(self.bytes, Ordering::Relaxed);
-        self.total = Some(total.clone());
-    }
-
-    pub(super) fn add(&mut self, bytes: usize) {
-        self.bytes += bytes;
-        if let Some(total) = &self.total {
-            total.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn sub(&mut self, bytes: usize) {
-        self.bytes -= bytes;
-        if let Some(total) = &self.total {
-            total.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether all sessions together have as much in memory as they may.
-    fn is_crowded(&self, parking: &Parking) -> bool {
-        self.total.as_ref().is_none_or(|total| total.load(Ordering::Relaxed) >= parking.spare_bytes_max)
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        self.sub(self.bytes);
-    }
+/// What the sessions of a shard have in memory together, in bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Messages that were never sent, in sessions that may park them.
+    pub loaded: Arc<AtomicUsize>,
+    /// References to messages that are parked.
+    pub index: Arc<AtomicUsize>,
 }
 
 /// A request to the store that is not answered.
@@ -79,8 +46,21 @@ pub enum Shed {
 pub struct Request {
     /// Its name.
     pub ticket: u64,
-    /// Number and record of each message.
-    pub wanted: Vec<(u64, RecordId)>,
+    /// What is wanted.
+    pub wanted: Wanted,
+}
+
+/// What an answer of the store has changed.
+#[derive(Debug)]
+pub enum Answer {
+    /// Nothing: nobody waits for it any more.
+    Ignored,
+    /// Messages are in memory. The store does not have these: they are settled.
+    Messages(Vec<(u64, Body)>),
+    /// The run that begins with this number is in memory: the store need not have it any more.
+    Run(u64),
+    /// The store does not have the run, or has another.
+    LostRun(SpilledRun),
 }
 
 /// Messages of `again` that are to be in memory before more are fetched.
@@ -98,16 +78,39 @@ impl Outbound {
     ) {
         let is_beyond = !is_connected
             || self.stored_parked() > 0
-            || (self.loaded.is_crowded(parking)
-                && (self.queue.len() >= parking.messages_max || self.loaded.bytes > parking.bytes_max));
+            || (self.loaded.total().is_none_or(|total| total >= parking.spare_bytes_max)
+                && (self.queue.len() >= parking.messages_max || self.loaded.bytes() > parking.bytes_max));
         match stored(number, &outgoing).filter(|_| is_beyond) {
-            Some(stored) => self.parked.insert(stored),
+            Some(stored) => self.park(stored, parking),
             None => self.enqueue(number, outgoing),
         }
     }
 
+    fn park(&mut self, message: StoredMessage, parking: &Parking) {
+        let inserted = self.parked.insert(message, parking.run_messages_max);
+        debug_assert!(inserted != Inserted::Twice, "number {} is parked twice", message.number);
+        self.may_spill |= inserted == Inserted::Begun;
+    }
+
+    /// Messages whose references are to go to the store, if those of all sessions are more than may be in
+    /// memory: in runs.
+    pub fn spill(&mut self, parking: &Parking) -> Vec<Vec<StoredMessage>> {
+        let mut spilled = Vec::new();
+        // What could be spilled and need not be will be when the next run begins.
+        if std::mem::take(&mut self.may_spill) {
+            let is_enough = |total: Option<usize>| total.is_none_or(|total| total <= parking.index_bytes_max);
+            self.parked.spill(parking.run_messages_max, is_enough, |messages| spilled.push(messages));
+        }
+        spilled
+    }
+
+    /// Runs whose references are in the store.
+    pub fn spilled(&self) -> impl Iterator<Item = SpilledRun> {
+        self.parked.spilled()
+    }
+
     /// The connection is gone: parks all that can be.
-    pub fn park_all(&mut self) {
+    pub fn park_all(&mut self, parking: &Parking) {
         self.take_back();
         for again in &mut self.again {
             if let Body::Here(outgoing) = &again.body
@@ -120,13 +123,13 @@ impl Outbound {
             match stored(queued.number, &queued.outgoing) {
                 Some(stored) => {
                     self.loaded.sub(queued.outgoing.message.size_bytes());
-                    self.parked.insert(stored);
+                    self.park(stored, parking);
                 }
                 None => self.queue.push_back(queued),
             }
         }
         for message in self.fetching.take().into_iter().flat_map(|fetching| fetching.parked) {
-            self.parked.insert(message);
+            self.park(message, parking);
         }
     }
 
@@ -149,7 +152,8 @@ impl Outbound {
             }
         } else if let Some(first) = self.parked.first() {
             let loaded = self.queue.partition_point(|queued| queued.number < first);
-            if loaded > parking.messages_max / 2 || (loaded > 0 && self.loaded.bytes > parking.bytes_max / 2)
+            if loaded > parking.messages_max / 2
+                || (loaded > 0 && self.loaded.bytes() > parking.bytes_max / 2)
             {
                 return None;
             }
@@ -164,21 +168,50 @@ impl Outbound {
             }
         }
         if wanted.is_empty() {
-            return None;
+            return self.request_run();
         }
-        self.ticket += 1;
-        self.fetching = Some(Fetching { ticket: self.ticket, parked });
-        Some(Request { ticket: self.ticket, wanted })
+        Some(self.begin_fetching(Wanted::Messages(wanted), parked))
     }
 
-    /// The answer to the last [`Outbound::request`]; one to an earlier one is ignored. Returns the messages
-    /// that the store does not have: they are settled.
-    pub fn fetched(&mut self, fetched: Fetched) -> Vec<(u64, Body)> {
+    /// The references of the messages that come next, if they are spilled and nothing else is being fetched.
+    pub fn request_run(&mut self) -> Option<Request> {
+        let run = self.parked.front_spilled().filter(|_| self.fetching.is_none())?;
+        Some(self.begin_fetching(Wanted::Run(run.first), Vec::new()))
+    }
+
+    fn begin_fetching(&mut self, wanted: Wanted, parked: Vec<StoredMessage>) -> Request {
+        self.ticket += 1;
+        self.fetching = Some(Fetching { ticket: self.ticket, parked });
+        Request { ticket: self.ticket, wanted }
+    }
+
+    /// The answer to the last request; one to an earlier one is ignored.
+    pub fn fetched(&mut self, fetched: Fetched) -> Answer {
         let Some(fetching) = self.fetching.take_if(|fetching| fetching.ticket == fetched.ticket) else {
-            return Vec::new();
+            return Answer::Ignored;
         };
+        match fetched.found {
+            Found::Messages(found) => Answer::Messages(self.messages_fetched(&fetching, found)),
+            Found::Run(first, messages) => match self.parked.front_spilled() {
+                Some(_) if self.parked.put_back(first, &messages) => Answer::Run(first),
+                Some(run) => {
+                    // Without an end of the request there is no other: what waits is sent after a restart.
+                    self.fetching = Some(fetching);
+                    Answer::LostRun(run)
+                }
+                None => Answer::Ignored,
+            },
+        }
+    }
+
+    /// Returns the messages that the store does not have: they are settled.
+    fn messages_fetched(
+        &mut self,
+        fetching: &Fetching,
+        found: Vec<(u64, Option<Outgoing>)>,
+    ) -> Vec<(u64, Body)> {
         let mut lost = Vec::new();
-        for (number, outgoing) in fetched.found {
+        for (number, outgoing) in found {
             if let Ok(at) = fetching.parked.binary_search_by_key(&number, |message| message.number) {
                 match outgoing {
                     Some(outgoing) => self.enqueue(number, outgoing),
@@ -248,23 +281,25 @@ impl Outbound {
     pub fn restore(session: &mut StoredSession) -> Outbound {
         let shared = std::mem::take(&mut session.shared);
         let messages = std::mem::take(&mut session.messages);
-        let mut live: Vec<u64> = messages.iter().map(|message| message.number).collect();
-        live.extend(shared.iter().map(|(number, _)| *number));
-        live.extend(&session.owned);
+        // All numbers that are in use, as ranges.
+        let mut live: Vec<(u64, u64)> = messages.ranges().collect();
+        live.extend(shared.iter().map(|(number, _)| (*number, number + 1)));
+        live.extend(session.owned.iter().map(|number| (*number, number + 1)));
         live.sort_unstable();
-        let mut outbound =
-            Outbound { base: live.first().copied().unwrap_or(session.next_number), ..Outbound::default() };
-        let mut next = outbound.base;
-        for number in live.iter().copied().chain([session.next_number]) {
-            if number > next {
-                outbound.settled_ahead.insert(next, number);
+        let base = live.first().map_or(session.next_number, |(first, _)| *first);
+        let mut outbound = Outbound { base, ..Outbound::default() };
+        let mut next = base;
+        for (first, end) in live.iter().copied().chain([(session.next_number, session.next_number)]) {
+            if first > next {
+                outbound.settled_ahead.insert(next, first);
             }
-            next = next.max(number + 1);
+            next = next.max(end);
         }
         let sent_below = match session.presence {
             StoredPresence::Detached { sent_below, .. } => sent_below,
             StoredPresence::Connected { receive_maximum } => {
-                live.get(usize::from(receive_maximum)).copied().unwrap_or(session.next_number)
+                let nth = nth_number(&live, u64::from(receive_maximum));
+                nth.unwrap_or(session.next_number)
             }
         };
         // Numbers are not always sent in their order, and who got a message of a shared subscription must
@@ -274,24 +309,37 @@ impl Outbound {
             let step = outbound.next_step();
             outbound.set(*number, Sending::AwaitPubComp { step });
         }
-        let mut bodies: Vec<(u64, Body)> =
-            messages.into_iter().map(|message| (message.number, Body::Stored(message))).collect();
-        if !shared.is_empty() {
-            bodies.extend(shared.into_iter().map(|(number, outgoing)| (number, Body::Here(outgoing))));
-            bodies.sort_by_key(|(number, _)| *number);
+        outbound.parked = messages;
+        let mut again: Vec<(u64, Body)> = Vec::new();
+        while let Some(message) = outbound.parked.pop_front_if(|message| message.number < sent_below) {
+            again.push((message.number, Body::Stored(message)));
         }
-        for (number, body) in bodies {
-            match body {
-                body if number < sent_below || (is_connected && matches!(body, Body::Here(_))) => {
-                    outbound.set(number, Sending::Reserved);
-                    outbound.again.push_back(Again { number, body });
-                }
-                Body::Stored(message) => outbound.parked.insert(message),
-                Body::Here(outgoing) => outbound.enqueue(number, outgoing),
+        for (number, outgoing) in shared {
+            if number < sent_below || is_connected {
+                again.push((number, Body::Here(outgoing)));
+            } else {
+                outbound.enqueue(number, outgoing);
             }
         }
+        again.sort_by_key(|(number, _)| *number);
+        for (number, body) in again {
+            outbound.set(number, Sending::Reserved);
+            outbound.again.push_back(Again { number, body });
+        }
+        outbound.may_spill = true;
         outbound
     }
+}
+
+/// The number with this index of all that are in some ranges.
+fn nth_number(ranges: &[(u64, u64)], mut index: u64) -> Option<u64> {
+    for (first, end) in ranges {
+        if index < end - first {
+            return Some(first + index);
+        }
+        index -= end - first;
+    }
+    None
 }
 
 /// A reference to a message, if it may be parked.

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use crate::{
     codec::{RetainHandling, SubscriptionOptions},
-    session::{StoredPresence, StoredWill},
-    store::image::Cursor,
+    session::{RecordId, StoredMessage, StoredPresence, StoredWill},
+    store::{image::Cursor, spill},
 };
 
 use super::*;
@@ -260,7 +260,28 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("subscription row", encoded(|out| image::subscription(out, &subscription))),
         ("cursor row", encoded(|out| cursor.encode(out))),
         ("retained row", encoded(|out| image::retained(out, 12, &message))),
+        ("spilled key", spill::key((5, 9)).to_vec()),
+        ("spilled row", spill::encode(&run())),
     ]
+}
+
+fn run() -> [StoredMessage; 2] {
+    let message = |number, record, size_bytes, qos| StoredMessage {
+        number,
+        record: RecordId::new(record),
+        size_bytes,
+        qos,
+    };
+    [message(9, 12, 300, QoS::AtLeastOnce), message(10, (1 << 48) - 1, u32::MAX >> 1, QoS::ExactlyOnce)]
+}
+
+#[test]
+fn a_run_comes_back_as_it_was() {
+    let row = spill::encode(&run());
+    assert_eq!(spill::decode(9, &row), Ok(run().to_vec()));
+    assert!(spill::decode(9, &row[..row.len() - 1]).is_err());
+    assert!(spill::decode(9, &[]).is_err());
+    assert_eq!(spill::decode(9, &row[..2]), Ok(Vec::new()));
 }
 
 // Files that were written once must open for ever: a change of these bytes needs a new version of its record.
