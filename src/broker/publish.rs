@@ -268,7 +268,7 @@ impl Shard {
         } else if code == ReasonCode::NotAuthorized {
             // [MQTT-3.1.1/3.3.5-2] an unauthorised message is acknowledged like any other, and dropped.
             let publisher = link.session.map(|slot| self.sessions[slot as usize].client_id().clone());
-            self.count_drop_of(&publisher.unwrap_or_default(), "", &topic, DropReason::NotAuthorized);
+            self.count_drop_of(&publisher.unwrap_or_default(), "", topic, DropReason::NotAuthorized);
             AckDue::new(kind, packet_id)
         } else {
             // Not acknowledged, so that the client keeps it and sends it again.

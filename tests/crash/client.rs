@@ -229,7 +229,7 @@ const WINDOW: usize = 20;
 
 /// QoS 1 and 2 in turn, a few at a time.
 pub(crate) fn qos_of(number: u64) -> QoS {
-    if number / 4 % 2 == 0 { QoS::AtLeastOnce } else { QoS::ExactlyOnce }
+    if (number / 4).is_multiple_of(2) { QoS::AtLeastOnce } else { QoS::ExactlyOnce }
 }
 
 impl Publisher {
