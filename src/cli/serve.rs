@@ -83,7 +83,8 @@ fn raise_descriptor_limit(config: &Config) {
     }
 }
 
-/// Serves until SIGTERM or SIGINT; a second signal does not wait for the stop to finish.
+/// Serves until SIGTERM or SIGINT; a second signal does not wait for the stop to finish, nor the first one for
+/// the start.
 fn run(config: Config) -> ExitCode {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -92,41 +93,53 @@ fn run(config: Config) -> ExitCode {
             return FAILURE.into();
         }
     };
-    runtime.block_on(async {
-        let (mut signals, broker) = match Signals::new() {
-            Ok(signals) => (signals, Broker::builder().config(config).start().await),
-            Err(error) => {
-                error!(%error, "signals cannot be caught");
-                return FAILURE.into();
-            }
-        };
-        let broker = match broker {
-            Ok(broker) => broker,
-            Err(error) => {
-                error!("{error}");
-                return FAILURE.into();
-            }
-        };
-        let signal = tokio::select! {
-            signal = signals.next() => signal,
-            reason = broker.failed() => {
-                error!("stopping, since nothing can be stored: {reason}");
-                broker.stop().await;
-                return FAILURE.into();
-            }
-        };
-        info!(signal, "stopping");
-        tokio::select! {
-            () = broker.stop() => {
-                info!("stopped");
-                ExitCode::SUCCESS
-            }
-            signal = signals.next() => {
-                warn!(signal, "stopped at once, connections were not drained");
-                FAILURE.into()
-            }
+    let code = runtime.block_on(serve(config));
+    // A thread may still read the store: it may be stopped at any moment, as a crash may.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(config: Config) -> ExitCode {
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            error!(%error, "signals cannot be caught");
+            return FAILURE.into();
         }
-    })
+    };
+    let started = tokio::select! {
+        started = Broker::builder().config(config).start() => started,
+        signal = signals.next() => {
+            info!(signal, "stopped before the broker had started");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let broker = match started {
+        Ok(broker) => broker,
+        Err(error) => {
+            error!("{error}");
+            return FAILURE.into();
+        }
+    };
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        reason = broker.failed() => {
+            error!("stopping, since nothing can be stored: {reason}");
+            broker.stop().await;
+            return FAILURE.into();
+        }
+    };
+    info!(signal, "stopping");
+    tokio::select! {
+        () = broker.stop() => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        signal = signals.next() => {
+            warn!(signal, "stopped at once, connections were not drained");
+            FAILURE.into()
+        }
+    }
 }
 
 /// The signals that end the broker.

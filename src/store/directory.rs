@@ -9,7 +9,7 @@ use std::{
     fmt,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, lchown},
     path::{Path, PathBuf},
     process,
     sync::Mutex,
@@ -122,7 +122,11 @@ impl DataDirectory {
     fn take(path: &Path, user: User) -> Result<DataDirectory, DirectoryErrorKind> {
         let file = path.join(LOCK);
         let lock =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(file)?;
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&file)?;
+        if user == User::Command {
+            // Without the right to it the file stays as it is.
+            let _ = give_to_owner(path, &file);
+        }
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -228,6 +232,18 @@ pub fn is_beside_database(data_dir: &Path, file: &Path) -> io::Result<bool> {
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (theirs, ours) = (fs::metadata(parent)?, fs::metadata(data_dir)?);
     Ok((theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
+}
+
+/// Gives a new file in the data directory to the owner of the directory: a command of the administrator must not
+/// leave files that the broker cannot open.
+pub(super) fn give_to_owner(data_dir: &Path, file: &Path) -> io::Result<()> {
+    let (owner, now) = (fs::metadata(data_dir)?, fs::symlink_metadata(file)?);
+    // The owner could have made a link there, to a file that is not to be given to it.
+    let is_ours = now.is_file() && now.nlink() == 1;
+    if !is_ours || (owner.uid(), owner.gid()) == (now.uid(), now.gid()) {
+        return Ok(());
+    }
+    lchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Makes what was done to the names of files in a directory survive a power loss.

@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     DataDirectory, Existing,
+    directory::give_to_owner,
     file_medium::{remove_if_there, unfinished},
     salvage::{Schema, compact_utc, examine},
 };
@@ -84,6 +85,8 @@ pub fn restore(
         // The next broker would remove it, too.
         let _ = fs::remove_file(&copy);
     })?;
+    // Without the right to it the broker may be able to open it all the same.
+    let _ = give_to_owner(directory.path(), &copy);
     let replaced = if exists { Some(keep_aside(directory, now)?) } else { None };
     fs::rename(&copy, &database)?;
     directory.sync()?;

@@ -1,6 +1,9 @@
 //! `dunlin backup`, `restore` and `store` on a data directory that no broker uses.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+};
 
 use dunlin::store::DataDirectory;
 
@@ -74,6 +77,23 @@ fn a_store_is_replaced_only_if_that_is_said_and_is_kept() {
     let kept = names(&scratch.data()).into_iter().find(|name| name.starts_with("replaced-")).unwrap();
     assert!(ran.stdout.contains(&kept), "{ran:?}");
     assert_eq!(messages(&scratch.data().join(kept)).len(), 7);
+}
+
+// The administrator restores, and the broker runs as a user of its own.
+#[test]
+fn what_is_restored_belongs_to_the_owner_of_the_data_directory() {
+    const SOMEBODY: u32 = 65_534;
+    let scratch = Scratch::new();
+    drop(build(&scratch.path("copy.redb"), 5));
+    if chown(scratch.data(), Some(SOMEBODY), Some(SOMEBODY)).is_err() {
+        eprintln!("not tested: this user cannot give files away");
+        return;
+    }
+    assert_eq!(scratch.run(&["restore", "copy.redb"]).code, Some(0));
+    for name in names(&scratch.data()) {
+        let metadata = fs::metadata(scratch.data().join(&name)).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (SOMEBODY, SOMEBODY), "{name}");
+    }
 }
 
 #[test]

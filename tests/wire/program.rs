@@ -141,6 +141,32 @@ async fn a_second_signal_stops_at_once() {
     drop(deaf);
 }
 
+/// Whether a process catches SIGTERM.
+fn is_ready_to_stop(child: &Child) -> bool {
+    const SIGTERM: u64 = 15;
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & 1 << (SIGTERM - 1) != 0
+}
+
+// A start takes as long as the disk does: here it reads a store that never says anything.
+#[test]
+fn a_signal_ends_a_start_that_takes_long() {
+    let directory = Directory::new();
+    fs::create_dir(directory.path("data")).unwrap();
+    let store = directory.path("data").join("dunlin.redb");
+    assert!(Command::new("mkfifo").arg(&store).status().unwrap().success());
+    let mut child = command(&directory, &["--listen", "127.0.0.1:0"]).spawn().unwrap();
+    while !is_ready_to_stop(&child) {
+        std::thread::yield_now();
+    }
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{log}");
+    assert!(log.contains("stopped before the broker had started"), "{log}");
+}
+
 fn run(directory: &Directory, arguments: &[&str]) -> (Option<i32>, String) {
     let output = command(directory, arguments).output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
