@@ -2,7 +2,7 @@
 
 use std::{
     num::{NonZeroU16, NonZeroU32},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use crate::{
@@ -558,10 +558,11 @@ impl Shard {
     /// read from it, it is heard by what its socket takes.
     pub(super) fn on_keep_alive_timer(&mut self, now: Timestamp, id: LinkId, out: &mut Outputs) {
         let (may_read, is_held_off) = (self.may_read(id), self.is_held_off(id));
+        let is_store_crowded = self.shared.store_crowded.load(Ordering::Relaxed);
         let Some(link) = self.link_mut(id) else { return };
         link.timer = None;
-        if is_held_off {
-            // Nothing leaves for it either while its acknowledgements are withheld.
+        if is_held_off || is_store_crowded {
+            // Nothing leaves for it either while its acknowledgements are withheld, or the store is behind.
             link.last_seen = now;
         } else if !may_read {
             link.last_seen = link.last_seen.max(link.last_drained);

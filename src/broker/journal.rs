@@ -16,7 +16,7 @@ use crate::{
     codec::{PacketId, QoS},
     limits::Durability,
     message::Message,
-    session::{RecordId, SessionHandle, StoredMessage, StoredPresence, StoredWill, Subscription},
+    session::{RecordId, SessionHandle, StoredMessage, StoredPresence, StoredSubscription, StoredWill},
     topic::TopicFilter,
 };
 
@@ -79,8 +79,8 @@ pub enum Op {
         session: Arc<SessionHandle>,
         /// The filter.
         filter: TopicFilter,
-        /// Options and identifier.
-        subscription: Subscription,
+        /// Options, identifier, and whether retained messages are still due.
+        subscription: StoredSubscription,
     },
     /// A subscription ends.
     RemoveSubscription {

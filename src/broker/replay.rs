@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     codec::QoS,
-    session::{Outgoing, RecordId, SessionHandle, Source, Subscription},
+    session::{Outgoing, RecordId, Replay, SessionHandle, Source, Subscription},
     time::Timestamp,
 };
 
@@ -44,6 +44,7 @@ impl Shard {
         let Subscription { options, id } = replay.subscription;
         let handle = session.handle.clone();
         let mut found = Vec::new();
+        let mut over = None;
         let next = self.shared.retained.for_each_matching(&replay.filter, &replay.from, now, |message| {
             let is_own = message.publisher().is_some_and(|publisher| *publisher == handle.client_id);
             // [MQTT-3.8.3-3]
@@ -55,7 +56,7 @@ impl Shard {
         });
         match next {
             Some(next) => replay.from = next,
-            None => drop(session.replays.pop_front()),
+            None => over = session.replays.pop_front().filter(|replay| replay.is_stored),
         }
         self.counters().deliveries_accepted.add(found.len() as u64);
         let mut gate = None;
@@ -64,6 +65,11 @@ impl Shard {
             let outgoing =
                 Outgoing { message, qos, retain: true, subscription_ids, share: None, record: None };
             gate = gate.max(self.replay_message(slot, number, outgoing));
+        }
+        if let Some(Replay { filter, subscription, .. }) = over {
+            // If this is lost, they are all sent once more.
+            let op = Op::PutSubscription { session: handle, filter, subscription: subscription.into() };
+            self.journal.lazy(Some(self.shared.sequence.next()), op);
         }
         if let Some(link) = self.sessions[slot as usize].link() {
             self.hold(link, gate);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    session::{Inbound, Outbound, Session, SessionHandle, SessionState, StoredPresence, StoredSession},
+    session::{
+        Inbound, Outbound, Replay, Session, SessionHandle, SessionState, StoredPresence, StoredSession,
+    },
     time::Timestamp,
 };
 
@@ -57,6 +59,20 @@ impl Shard {
             StoredPresence::Connected { .. } => (lost_at, true),
             StoredPresence::Detached { since, .. } => (since, false),
         };
+        let replays = stored.subscriptions.iter().filter(|(_, stored)| stored.has_replay);
+        let replays = replays
+            .map(|(filter, stored)| Replay {
+                filter: filter.clone(),
+                subscription: stored.subscription,
+                from: String::new(),
+                is_stored: true,
+            })
+            .collect();
+        let subscriptions = stored
+            .subscriptions
+            .iter()
+            .map(|(filter, stored)| (filter.clone(), stored.subscription))
+            .collect();
         let mut session = Session {
             state: SessionState::Detached(since),
             expiry_secs: stored.expiry_secs,
@@ -64,7 +80,8 @@ impl Shard {
             inbound: Inbound::restore(&stored.unreleased),
             will: stored.will,
             shares: stored.subscriptions.iter().filter(|(filter, _)| filter.share_name().is_some()).count(),
-            subscriptions: stored.subscriptions.into_iter().collect(),
+            replays,
+            subscriptions,
             ..Session::new(handle, since)
         };
         session.outbound.count_in(&self.totals);

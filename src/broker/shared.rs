@@ -38,6 +38,8 @@ pub struct Shared {
     pub is_lasting: bool,
     /// Set while the disk of the store has no room for more.
     pub store_full: AtomicBool,
+    /// Set while so much waits to be committed that connections are not read.
+    pub store_crowded: AtomicBool,
     /// How much of the queues of durable sessions is kept in memory; `None` if the store cannot give
     /// messages back.
     pub parking: Option<Parking>,
@@ -59,6 +61,7 @@ impl Shared {
             sequence: Sequence::starting_at(RecordId::new(1)),
             is_lasting: true,
             store_full: AtomicBool::new(false),
+            store_crowded: AtomicBool::new(false),
             parking: None,
             counters: (0..shards).map(|_| Counters::default()).collect(),
             seed,

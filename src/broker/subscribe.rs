@@ -6,7 +6,7 @@ use crate::{
         AckProperties, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions,
         UnsubAck, Unsubscribe,
     },
-    session::{LinkId, Notice, Replay, Subscription, TakeSent},
+    session::{LinkId, Notice, Replay, StoredSubscription, Subscription, TakeSent},
     time::Timestamp,
     topic::{TopicError, TopicFilter},
 };
@@ -58,7 +58,30 @@ impl Shard {
         );
         self.sessions[slot as usize].replays.extend(replays);
         self.pump(now, slot, out);
+        self.journal_replays(id, slot);
         Ok(())
+    }
+
+    /// Notes for which subscriptions retained messages are still due at the end of a SUBSCRIBE: the client has
+    /// been promised them. In the same commit as the subscriptions, which SUBACK waits for.
+    fn journal_replays(&mut self, id: LinkId, slot: u32) {
+        let session = &mut self.sessions[slot as usize];
+        if !session.handle.is_durable() {
+            return;
+        }
+        let session_of = session.handle.clone();
+        let fresh = session.replays.iter_mut().filter(|replay| !replay.is_stored);
+        let due: Vec<(TopicFilter, Subscription)> = fresh
+            .map(|replay| {
+                replay.is_stored = true;
+                (replay.filter.clone(), replay.subscription)
+            })
+            .collect();
+        for (filter, subscription) in due {
+            let subscription = StoredSubscription { subscription, has_replay: true };
+            let op = Op::PutSubscription { session: session_of.clone(), filter, subscription };
+            self.journal_for(id, op);
+        }
     }
 
     fn check_filters(&self, count: usize) -> Result<(), Cause> {
@@ -120,8 +143,12 @@ impl Shard {
         let handle = session.handle.clone();
         if handle.is_durable() {
             let filter = filter.clone();
-            *gate =
-                self.journal_for(id, Op::PutSubscription { session: handle, filter, subscription }).or(*gate);
+            *gate = self
+                .journal_for(
+                    id,
+                    Op::PutSubscription { session: handle, filter, subscription: subscription.into() },
+                )
+                .or(*gate);
         }
         let session = &mut self.sessions[slot as usize];
         let SubscriptionOptions { qos, retain_handling, .. } = subscription.options;
@@ -136,7 +163,7 @@ impl Shard {
             replays.retain(|replay| replay.filter != filter);
         }
         if is_due && filter.share_name().is_none() {
-            replays.push(Replay { filter, subscription, from: String::new() });
+            replays.push(Replay { filter, subscription, from: String::new(), is_stored: false });
         }
         Ok(qos)
     }

@@ -199,6 +199,8 @@ impl Committed for Observer {
     }
 
     fn condition(&self, condition: Condition) {
+        let is_crowded = condition == Condition::Crowded;
+        self.shared.store_crowded.store(is_crowded, Ordering::Relaxed);
         match condition {
             Condition::Ready => {
                 self.shared.store_full.store(false, Ordering::Relaxed);

@@ -29,7 +29,8 @@ pub use outbound::{
 pub use outbox::Outbox;
 pub use parked::{Inserted, Parked, SpilledRun};
 pub use stored::{
-    Fetch, Fetched, Found, RecordId, StoredMessage, StoredPresence, StoredSession, StoredWill, Wanted,
+    Fetch, Fetched, Found, RecordId, StoredMessage, StoredPresence, StoredSession, StoredSubscription,
+    StoredWill, Wanted,
 };
 pub use transient::{Source, Transient};
 
@@ -83,6 +84,8 @@ pub struct Replay {
     pub subscription: Subscription,
     /// The topic to go on from.
     pub from: String,
+    /// Whether the store knows that it is not over.
+    pub is_stored: bool,
 }
 
 /// Something that the log is told of once a connection, and that is only counted from then on: a client

@@ -27,6 +27,21 @@ impl RecordId {
     }
 }
 
+/// A subscription as the store has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredSubscription {
+    /// The subscription.
+    pub subscription: Subscription,
+    /// Whether retained messages are still to be sent for it, other than those that are queued.
+    pub has_replay: bool,
+}
+
+impl From<Subscription> for StoredSubscription {
+    fn from(subscription: Subscription) -> Self {
+        StoredSubscription { subscription, has_replay: false }
+    }
+}
+
 /// Whether a stored session has a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredPresence {
@@ -69,7 +84,7 @@ pub struct StoredSession {
     /// The will, if one is armed or delayed.
     pub will: Option<Arc<StoredWill>>,
     /// Its subscriptions.
-    pub subscriptions: Vec<(TopicFilter, Subscription)>,
+    pub subscriptions: Vec<(TopicFilter, StoredSubscription)>,
     /// The number of its next message: above all that it ever used and that may still matter.
     pub next_number: u64,
     /// QoS 1 and 2 messages for the client that are not settled, but for those of `shared`. What may have been

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc};
 use crate::{
     codec::{PacketId, RetainHandling, SubscriptionOptions},
     message::Message,
-    session::{StoredPresence, StoredWill, Subscription},
+    session::{StoredPresence, StoredSubscription, StoredWill, Subscription},
     time::Timestamp,
 };
 
@@ -122,39 +122,42 @@ pub(super) fn decode_subscription_key(key: &[u8]) -> Result<(u64, &str), Malform
 }
 
 /// Options and identifier of a subscription, as both its record and its row have them.
-pub(super) fn subscription_fields(out: &mut Vec<u8>, subscription: &Subscription) {
+pub(super) fn subscription_fields(out: &mut Vec<u8>, stored: &StoredSubscription) {
+    let StoredSubscription { subscription, has_replay } = stored;
     let options = &subscription.options;
     out.push(
         options.qos as u8
             | u8::from(options.no_local) << 2
             | u8::from(options.retain_as_published) << 3
-            | (options.retain_handling as u8) << 4,
+            | (options.retain_handling as u8) << 4
+            | u8::from(*has_replay) << 6,
     );
     out.extend_from_slice(&subscription.id.map_or(0, NonZeroU32::get).to_le_bytes());
 }
 
-pub(super) fn read_subscription(reader: &mut Reader<'_>) -> Result<Subscription, Malformed> {
-    let bits = reader.flags(0b11_1111)?;
+pub(super) fn read_subscription(reader: &mut Reader<'_>) -> Result<StoredSubscription, Malformed> {
+    let bits = reader.flags(0b111_1111)?;
     let options = SubscriptionOptions {
         qos: Reader::qos(bits)?,
         no_local: bits & 1 << 2 != 0,
         retain_as_published: bits & 1 << 3 != 0,
-        retain_handling: match bits >> 4 {
+        retain_handling: match bits >> 4 & 3 {
             0 => RetainHandling::Send,
             1 => RetainHandling::SendIfNew,
             2 => RetainHandling::DoNotSend,
             _ => return Err(Malformed("a Retain Handling is 3")),
         },
     };
-    Ok(Subscription { options, id: NonZeroU32::new(reader.u32()?) })
+    let subscription = Subscription { options, id: NonZeroU32::new(reader.u32()?) };
+    Ok(StoredSubscription { subscription, has_replay: bits & 1 << 6 != 0 })
 }
 
-pub(super) fn subscription(out: &mut Vec<u8>, subscription: &Subscription) {
+pub(super) fn subscription(out: &mut Vec<u8>, subscription: &StoredSubscription) {
     wire::head(out, SUBSCRIPTION);
     subscription_fields(out, subscription);
 }
 
-pub(super) fn decode_subscription(row: &[u8]) -> Result<Subscription, Malformed> {
+pub(super) fn decode_subscription(row: &[u8]) -> Result<StoredSubscription, Malformed> {
     let mut reader = Reader::new(row);
     reader.expect_kind(SUBSCRIPTION)?;
     let subscription = read_subscription(&mut reader)?;

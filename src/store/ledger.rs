@@ -16,7 +16,7 @@ use crate::{
     broker::{Entry, Op},
     codec::PacketId,
     message::Message,
-    session::Subscription,
+    session::StoredSubscription,
     topic::TopicFilter,
 };
 
@@ -69,7 +69,7 @@ struct Account {
     /// Packet identifiers from the client, and the record that says so if it does not say so in vain.
     unreleased: BTreeMap<PacketId, Option<u64>>,
     fields: Option<Vec<u8>>,
-    subscriptions: BTreeMap<TopicFilter, Option<Subscription>>,
+    subscriptions: BTreeMap<TopicFilter, Option<StoredSubscription>>,
     /// The session's own records in the log, but for those of messages.
     records: Vec<u64>,
     has_ended: bool,
@@ -256,7 +256,7 @@ impl Ledger {
         record: u64,
         session: u64,
         filter: TopicFilter,
-        subscription: Option<Subscription>,
+        subscription: Option<StoredSubscription>,
     ) {
         self.change_by(record, session).subscriptions.insert(filter, subscription);
     }

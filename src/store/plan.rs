@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use redb::{ReadableTable, Table};
 
-use crate::{message::Message, session::Subscription, topic::TopicFilter};
+use crate::{message::Message, session::StoredSubscription, topic::TopicFilter};
 
 use super::{
     image::{self, Cursor},
@@ -56,7 +56,7 @@ pub(super) enum Fold {
         session: u64,
         /// The fields of its row.
         fields: Option<Vec<u8>>,
-        subscriptions: BTreeMap<TopicFilter, Option<Subscription>>,
+        subscriptions: BTreeMap<TopicFilter, Option<StoredSubscription>>,
         cursor: Option<Cursor>,
     },
     /// The retained message of a topic, or that it has none.
@@ -216,7 +216,7 @@ impl Images<'_> {
         &mut self,
         session: u64,
         fields: Option<&[u8]>,
-        subscriptions: &BTreeMap<TopicFilter, Option<Subscription>>,
+        subscriptions: &BTreeMap<TopicFilter, Option<StoredSubscription>>,
         cursor: Option<&Cursor>,
     ) -> Result<(), redb::Error> {
         if let Some(fields) = fields {

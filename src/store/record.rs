@@ -6,7 +6,7 @@ use crate::{
     broker::JournalTarget,
     codec::{PacketId, QoS},
     message::{Header, Message},
-    session::Subscription,
+    session::StoredSubscription,
     time::Timestamp,
 };
 
@@ -29,7 +29,7 @@ pub(super) enum Record<'a> {
     Append(Append<'a>),
     PutSession { session: u64, image: SessionImage<'a> },
     EndSession { session: u64 },
-    PutSubscription { session: u64, filter: &'a str, subscription: Subscription },
+    PutSubscription { session: u64, filter: &'a str, subscription: StoredSubscription },
     RemoveSubscription { session: u64, filter: &'a str },
     Release { session: u64, packet_id: PacketId },
     Received { session: u64, number: u64 },
@@ -238,7 +238,12 @@ pub(super) fn end_session(out: &mut Vec<u8>, session: u64) {
     of_session(out, END_SESSION, session);
 }
 
-pub(super) fn put_subscription(out: &mut Vec<u8>, session: u64, filter: &str, subscription: &Subscription) {
+pub(super) fn put_subscription(
+    out: &mut Vec<u8>,
+    session: u64,
+    filter: &str,
+    subscription: &StoredSubscription,
+) {
     of_session(out, PUT_SUBSCRIPTION, session);
     wire::text(out, filter);
     image::subscription_fields(out, subscription);

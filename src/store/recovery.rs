@@ -19,7 +19,9 @@ use redb::{
 
 use crate::{
     message::Message,
-    session::{Inserted, Outgoing, RecordId, StoredMessage, StoredPresence, StoredSession, Subscription},
+    session::{
+        Inserted, Outgoing, RecordId, StoredMessage, StoredPresence, StoredSession, StoredSubscription,
+    },
     time::Timestamp,
     topic::{TopicFilter, TopicLimits},
 };
@@ -115,7 +117,7 @@ struct Recovery {
 /// A session as far as it was read.
 struct Draft {
     stored: StoredSession,
-    subscriptions: BTreeMap<TopicFilter, Subscription>,
+    subscriptions: BTreeMap<TopicFilter, StoredSubscription>,
     base: u64,
     upto: u64,
     has_ended: bool,
@@ -525,7 +527,7 @@ impl Recovery {
 
 impl Draft {
     /// The subscriptions as a map, for one whose log has changes of them.
-    fn change_subscriptions(&mut self) -> &mut BTreeMap<TopicFilter, Subscription> {
+    fn change_subscriptions(&mut self) -> &mut BTreeMap<TopicFilter, StoredSubscription> {
         self.subscriptions.extend(self.stored.subscriptions.drain(..));
         &mut self.subscriptions
     }

@@ -1,6 +1,6 @@
 //! Keep Alive and PINGREQ.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use dunlin::codec::{QoS, ReasonCode};
 
@@ -127,5 +127,20 @@ fn a_client_that_the_broker_does_not_read_from_lives_while_its_socket_takes_some
         world.advance(Duration::from_millis(3001));
         client.unstall();
         assert!(client.is_closed());
+    });
+}
+
+#[test]
+fn a_client_that_is_not_read_since_the_store_is_behind_is_not_closed() {
+    all(|version| {
+        let world = World::new();
+        let client = world.connect(Setup::new(version, "c").keep_alive(10));
+        let set_crowded = |is| world.shared().store_crowded.store(is, Ordering::Relaxed);
+        set_crowded(true);
+        world.advance_secs(100);
+        client.expect_nothing();
+        set_crowded(false);
+        world.advance_secs(16);
+        client.expect_closed(ReasonCode::KeepAliveTimeout);
     });
 }

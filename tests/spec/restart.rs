@@ -324,3 +324,37 @@ fn messages_of_a_shared_subscription_survive_and_may_go_to_another_member() {
     assert_eq!(payloads, (0..10).map(|number| number.to_string()).collect::<Vec<_>>());
     world.assert_accounting();
 }
+
+// [MQTT-3.3.1-9] [MQTT-3.8.4-4]
+#[test]
+fn retained_messages_that_were_due_to_a_subscription_are_still_due() {
+    let world = world();
+    let publisher = world.connect(Setup::v5("p"));
+    let topics: Vec<String> = (0..1500).map(|number| format!("r/{number:04}")).collect();
+    for topic in &topics {
+        publisher.retain(topic, "x", QoS::AtLeastOnce);
+    }
+    let setup = || Setup::durable(Version::V5, "c").receive_maximum(10).manual();
+    let client = world.connect(setup());
+    client.subscribe("r/#", QoS::AtLeastOnce);
+    assert_eq!(client.recv_messages().len(), 10);
+    world.crash(NO_TIME);
+    let mut received = std::collections::BTreeSet::new();
+    let mut resume = || {
+        let client = world.connect(setup());
+        while let Some(Got::Publish(message)) = client.recv() {
+            client.ack(PacketKind::PubAck, message.id.expect("QoS 1 has an identifier"));
+            received.insert(message.topic);
+        }
+        world.assert_accounting();
+        received.len()
+    };
+    assert_eq!(resume(), topics.len());
+    // Then it is over: nothing comes again.
+    world.commit();
+    world.release_commits();
+    world.crash(NO_TIME);
+    let client = world.connect(setup());
+    client.expect_nothing();
+    world.assert_accounting();
+}

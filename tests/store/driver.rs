@@ -6,7 +6,7 @@ use dunlin::{
     broker::{Batch, Entry, JournalTarget, Op, Sequence, Urgency},
     codec::{PacketId, QoS, RetainHandling, SubscriptionOptions},
     message::{Header, Message},
-    session::{RecordId, SessionHandle, StoredPresence, StoredWill, Subscription},
+    session::{RecordId, SessionHandle, StoredPresence, StoredSubscription, StoredWill, Subscription},
     time::Timestamp,
     topic::{TopicFilter, TopicLimits},
 };
@@ -161,7 +161,8 @@ impl Driver {
             retain_handling: RetainHandling::SendIfNew,
         };
         let subscription = Subscription { options, id: NonZeroU32::new(self.rng.below(3) as u32) };
-        Op::PutSubscription { session: session.handle.clone(), filter: filter(text), subscription }
+        let stored = StoredSubscription { subscription, has_replay: self.rng.one_in(3) };
+        Op::PutSubscription { session: session.handle.clone(), filter: filter(text), subscription: stored }
     }
 
     fn append(&mut self, group: &mut Vec<(u16, Batch)>) {

@@ -86,7 +86,7 @@ fn retain(message: Message) -> Op {
 }
 
 fn put_subscription(session: &Arc<SessionHandle>, text: &str, subscription: Subscription) -> Op {
-    Op::PutSubscription { session: session.clone(), filter: filter(text), subscription }
+    Op::PutSubscription { session: session.clone(), filter: filter(text), subscription: subscription.into() }
 }
 
 /// The messages of both sessions.
@@ -231,7 +231,7 @@ fn assert_folded(stored: &StoredSession, committer: &Committer) {
     assert_eq!(found.message, expected.message);
     assert_eq!((found.delay_secs, found.message_expiry_secs), (30, Some(60)));
     let mut found: Vec<_> =
-        stored.subscriptions.iter().map(|(filter, subscription)| (filter.as_str(), *subscription)).collect();
+        stored.subscriptions.iter().map(|(filter, stored)| (filter.as_str(), stored.subscription)).collect();
     found.sort_by_key(|(filter, _)| *filter);
     assert_eq!(found, subscriptions());
     assert_eq!((stored.owned.as_slice(), stored.next_number), ([1].as_slice(), 6));
@@ -251,7 +251,7 @@ fn assert_fresh(stored: &StoredSession, committer: &Committer) {
     assert_eq!(stored.presence, connected());
     assert!(stored.will.is_none() && stored.owned.is_empty());
     let expected = subscription(QoS::ExactlyOnce, true, RetainHandling::DoNotSend, 1);
-    assert_eq!(stored.subscriptions, [(filter("new/#"), expected)]);
+    assert_eq!(stored.subscriptions, [(filter("new/#"), expected.into())]);
     assert_eq!(stored.unreleased, [PacketId::new(65_535).unwrap()]);
     assert_eq!(stored.next_number, 4);
     let delivered = delivered(stored, committer);

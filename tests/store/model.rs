@@ -12,7 +12,7 @@ use dunlin::{
     message::Message,
     session::{
         Fetch, Fetched, Found, Outgoing, RecordId, SessionHandle, StoredMessage, StoredPresence,
-        StoredSession, Subscription, Wanted,
+        StoredSession, StoredSubscription, Wanted,
     },
     store::{Committed, Committer, Condition, Recovered},
 };
@@ -64,7 +64,7 @@ pub(crate) struct Session {
     pub(crate) expiry_secs: u32,
     pub(crate) presence: StoredPresence,
     pub(crate) will: Option<String>,
-    pub(crate) subscriptions: BTreeMap<String, Subscription>,
+    pub(crate) subscriptions: BTreeMap<String, StoredSubscription>,
     pub(crate) queued: BTreeMap<u64, Queued>,
     /// Settled without PUBREC: a power loss may bring them back.
     pub(crate) settled: BTreeMap<u64, Queued>,
@@ -263,7 +263,7 @@ impl Session {
         if found != expected {
             return Err(format!("{found:?} instead of {expected:?}"));
         }
-        let subscriptions: BTreeMap<String, Subscription> = stored
+        let subscriptions: BTreeMap<String, StoredSubscription> = stored
             .subscriptions
             .iter()
             .map(|(filter, options)| (filter.as_str().to_owned(), *options))

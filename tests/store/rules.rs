@@ -450,8 +450,16 @@ fn a_session_that_ends_takes_all_with_it() {
     let subscription = Subscription { options: Default::default(), id: None };
     for filters in [["a", "b"], ["c", "d"]] {
         for text in filters {
-            let op = Op::PutSubscription { session: session.clone(), filter: filter(text), subscription };
-            let same = Op::PutSubscription { session: other.clone(), filter: filter(text), subscription };
+            let op = Op::PutSubscription {
+                session: session.clone(),
+                filter: filter(text),
+                subscription: subscription.into(),
+            };
+            let same = Op::PutSubscription {
+                session: other.clone(),
+                filter: filter(text),
+                subscription: subscription.into(),
+            };
             bench.commit(vec![op, same]);
         }
         bench.pass(6);

@@ -111,7 +111,11 @@ fn a_million_sessions_two_million_subscriptions_a_million_retained() {
         let sessions: Vec<_> = sessions.collect();
         feed.commit(sessions.iter().flat_map(|session| {
             let filter = |n: u64| filter(&format!("site/{n}/{}/+/state", session.client_id));
-            let of = |filter| Op::PutSubscription { session: session.clone(), filter, subscription };
+            let of = |filter| Op::PutSubscription {
+                session: session.clone(),
+                filter,
+                subscription: subscription.into(),
+            };
             let away = Op::PutSession {
                 session: session.clone(),
                 expiry_secs: u32::MAX,

@@ -11,7 +11,7 @@ use dunlin::{
     message::Message,
     session::{
         Fetch, Fetched, Found, Outgoing, Parked, RecordId, SessionHandle, StoredMessage, StoredPresence,
-        StoredSession, StoredWill, Subscription, Wanted,
+        StoredSession, StoredSubscription, StoredWill, Wanted,
     },
     time::Timestamp,
     topic::{TopicFilter, TopicLimits},
@@ -46,7 +46,7 @@ struct Session {
     expiry_secs: u32,
     will: Option<Arc<StoredWill>>,
     presence: StoredPresence,
-    filters: BTreeMap<TopicFilter, Subscription>,
+    filters: BTreeMap<TopicFilter, StoredSubscription>,
     messages: BTreeMap<u64, (RecordId, Arc<Message>, JournalTarget)>,
     owned: BTreeSet<u64>,
     unreleased: BTreeSet<PacketId>,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use crate::{
     codec::{RetainHandling, SubscriptionOptions},
-    session::{RecordId, StoredMessage, StoredPresence, StoredWill},
+    session::{RecordId, StoredMessage, StoredPresence, StoredWill, Subscription},
     store::{image::Cursor, spill},
 };
 
@@ -69,14 +69,16 @@ prop_compose! {
         retain_as_published in any::<bool>(),
         handling in 0u8..3,
         id in any::<u32>(),
-    ) -> Subscription {
+        has_replay in any::<bool>(),
+    ) -> StoredSubscription {
         let retain_handling = match handling {
             0 => RetainHandling::Send,
             1 => RetainHandling::SendIfNew,
             _ => RetainHandling::DoNotSend,
         };
         let options = SubscriptionOptions { qos, no_local, retain_as_published, retain_handling };
-        Subscription { options, id: NonZeroU32::new(id) }
+        let subscription = Subscription { options, id: NonZeroU32::new(id) };
+        StoredSubscription { subscription, has_replay }
     }
 }
 
@@ -234,7 +236,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         retain_as_published: true,
         retain_handling: RetainHandling::DoNotSend,
     };
-    let subscription = Subscription { options, id: NonZeroU32::new(7) };
+    let subscription = Subscription { options, id: NonZeroU32::new(7) }.into();
     let will = StoredWill { message: message.clone(), delay_secs: 3, message_expiry_secs: Some(4) };
     let detached = StoredPresence::Detached { since: Timestamp::from_millis(2), sent_below: 8 };
     let connected = StoredPresence::Connected { receive_maximum: 20 };
