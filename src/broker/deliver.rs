@@ -1,6 +1,6 @@
 //! From the router to the outbox: what a session gets, and when.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     codec::{Delivery, PacketId, QoS},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    Cause, DropReason, Event, Op, Outputs, Shard, Unspill,
+    Cause, DropReason, Event, Op, Outputs, Shard, Timer, Unspill,
     overflow::{SHED, given_up, is_over},
     publish::for_publisher,
     replay::Progress,
@@ -316,16 +316,28 @@ impl Shard {
         let limits = self.shared.topic_limits();
         let shares: Vec<TopicFilter> =
             session.subscriptions.keys().filter(|filter| filter.share_name().is_some()).cloned().collect();
+        let mut left = LENT_MESSAGES_MAX;
         for share in shares {
             let group = self.shared.router.group(share.as_str(), &limits);
             if group.is_some_and(|group| group.has_connected_member()) {
-                self.hand_back(now, slot, TakeSent::No, Some(share.as_str()), out);
+                left -= self.hand_back(now, slot, TakeSent::UpTo(left), Some(share.as_str()), out);
+            }
+            if left == 0 {
+                self.timers.set(now.plus(LEND_INTERVAL), Timer::Lend(slot));
+                return;
             }
         }
     }
 
+    /// Goes on to lend, if the session is still without connection.
+    pub(super) fn on_lend_timer(&mut self, now: Timestamp, slot: u32, out: &mut Outputs) {
+        if self.sessions.get(slot as usize).is_some_and(|session| session.link().is_none()) {
+            self.lend_shared(now, slot, out);
+        }
+    }
+
     /// Gives messages of shared subscriptions (all, or the one with this filter) that a session will not
-    /// deliver to other members, where there are any.
+    /// deliver to other members, where there are any. Returns how many.
     pub(super) fn hand_back(
         &mut self,
         now: Timestamp,
@@ -333,12 +345,14 @@ impl Shard {
         sent: TakeSent,
         filter: Option<&str>,
         out: &mut Outputs,
-    ) {
+    ) -> usize {
         let session = &mut self.sessions[slot as usize];
         let handle = session.handle.clone();
         let limits = self.shared.topic_limits();
         let mut known: Option<(Arc<str>, Option<Arc<Group>>)> = None;
-        for (number, outgoing) in session.outbound.take_shared(sent, filter) {
+        let taken = session.outbound.take_shared(sent, filter);
+        let count = taken.len();
+        for (number, outgoing) in taken {
             let Some(share) = &outgoing.share else { continue };
             let (_, group) = match known.take() {
                 Some((text, group)) if text == *share => known.insert((text, group)),
@@ -361,5 +375,13 @@ impl Shard {
                 self.report_body(slot, &body, DropReason::NoMember, out);
             }
         }
+        count
     }
 }
+
+/// Messages that a session without connection hands to other members of its shared subscriptions at a time: each
+/// is written anew, and its shard has others to serve.
+const LENT_MESSAGES_MAX: usize = 1024;
+
+/// Time between two such times.
+const LEND_INTERVAL: Duration = Duration::from_millis(100);

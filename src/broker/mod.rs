@@ -257,6 +257,7 @@ impl Shard {
                         self.pump(now, slot, out);
                     }
                 }
+                Timer::Lend(slot) => self.on_lend_timer(now, slot, out),
                 Timer::Withheld(id) => self.on_withheld_timer(now, id, out),
                 Timer::Drops => self.tell_drops(now, out),
                 Timer::Sweep => self.sweep_retained(now),

@@ -17,6 +17,8 @@ pub(crate) enum Timer {
     Withheld(LinkId),
     /// Drops that are to be told.
     Drops,
+    /// Messages of shared subscriptions that the session in this slot may still lend.
+    Lend(u32),
     /// Retained messages that expired.
     Sweep,
 }

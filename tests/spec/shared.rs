@@ -304,3 +304,25 @@ fn a_member_with_room_is_preferred_to_one_with_a_full_queue() {
     assert_eq!(world.queued_messages(), 4);
     world.assert_accounting();
 }
+
+#[test]
+fn a_long_queue_goes_to_another_member_in_portions() {
+    let world = World::new();
+    let publisher = world.connect(Setup::v5("p"));
+    let away = world.connect(Setup::durable(Version::V5, "away").receive_maximum(1).manual());
+    away.subscribe("$share/g/t", QoS::AtLeastOnce);
+    let numbers: Vec<String> = (0..2500).map(|number| number.to_string()).collect();
+    for number in &numbers {
+        publisher.publish("t", number, QoS::AtLeastOnce);
+    }
+    let here = world.connect(Setup::durable(Version::V5, "here"));
+    here.subscribe("$share/g/t", QoS::AtLeastOnce);
+    away.drop_link();
+    // All but the first, which was sent.
+    let mut received = here.recv_payloads();
+    assert_eq!(received.len(), 1024);
+    world.advance_secs(1);
+    received.extend(here.recv_payloads());
+    assert_eq!(received, numbers[1..]);
+    world.assert_accounting();
+}

@@ -155,6 +155,8 @@ pub enum TakeSent {
     Yes,
     /// They are not: the client may come back for them.
     No,
+    /// They are not, and of the others so many are at most.
+    UpTo(usize),
 }
 
 /// Distinct packet identifiers.
@@ -409,8 +411,12 @@ impl Outbound {
                 }
             }
         }
+        let taken_max = match sent {
+            TakeSent::Yes | TakeSent::No => usize::MAX,
+            TakeSent::UpTo(max) => max,
+        };
         for Queued { number, outgoing } in std::mem::take(&mut self.queue) {
-            if is_wanted(&outgoing) {
+            if taken.len() < taken_max && is_wanted(&outgoing) {
                 self.loaded.sub(outgoing.message.size_bytes());
                 taken.push((number, outgoing));
             } else {
