@@ -185,11 +185,6 @@ impl Disk {
         self.is_closed.load(Ordering::Acquire)
     }
 
-    /// From now on these are told what the store is able to do. Otherwise they are from the first batch on.
-    pub fn start(&self, shards: &Arc<dyn Committed>) {
-        self.health.attach(shards);
-    }
-
     /// Commits all that was submitted, folds the log, and closes the database. Nothing is kept from then on.
     pub fn close(&self) {
         self.inbox.lock().is_closing = true;
