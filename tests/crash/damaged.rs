@@ -106,6 +106,10 @@ fn fill(broker: &Broker) {
         left -= u64::from(matches!(got, Got::Ack { kind: PacketKind::PubAck, .. }));
         left == 0
     });
+    // A damaged page of the last commit before an unclean end cannot be told from a commit that the end cut short,
+    // which nobody was promised: the broker rightly starts with the state before it. So there is one more.
+    publish(&mut publisher, "retained/0", &payload(0), true, PacketId::MIN);
+    read_until(&mut publisher, |got, _| matches!(got, Got::Ack { kind: PacketKind::PubAck, .. }));
     assert!(publisher.disconnect().is_ok());
 }
 

@@ -17,7 +17,7 @@ use std::{
 };
 
 use redb::Database;
-use tracing::error;
+use tracing::{error, info};
 
 pub use image::Damage;
 pub(super) use report::compact_utc;
@@ -122,7 +122,11 @@ pub fn check_pages(path: &Path, progress: impl FnMut(u64) + 'static) -> io::Resu
     let [latest, earlier] = image.header.slots;
     let wrong = check_state(&mut image, latest);
     // A crash in the middle of a commit leaves it in pieces, and redb goes back to the state before it.
-    if wrong.is_some() && image.header.may_be_torn && check_state(&mut image, earlier).is_none() {
+    if let Some(what) = &wrong
+        && image.header.may_be_torn
+        && check_state(&mut image, earlier).is_none()
+    {
+        info!("the stop cut the last commit short ({what}): the state before it counts");
         return Ok(Ok(()));
     }
     Ok(wrong.map_or(Ok(()), Err))
