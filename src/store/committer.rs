@@ -96,6 +96,8 @@ impl Committer {
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it cannot be read");
             Err(OpenError::Damaged(text.to_owned()))
         })?;
+        // On a disk that is full when the broker starts there may be none; it is made as soon as there is room.
+        let is_reserve_spent = medium.make_reserve().is_err();
         let mut committer = Committer {
             medium,
             cache_bytes: options.cache_bytes,
@@ -106,7 +108,7 @@ impl Committer {
             plan: None,
             spare: Puts::default(),
             is_unsaved: true,
-            is_reserve_spent: false,
+            is_reserve_spent,
             says_clean: true,
             has_folded: false,
             committed_at: None,
