@@ -490,6 +490,9 @@ async fn run_shard(
     ready: oneshot::Sender<io::Result<()>>,
 ) {
     let cell = ShardCell::new(index, common, shard);
+    // What the start has made of sessions goes to the store now: on a quiet shard it would wait for the first
+    // client, and a second crash would forget since when the others are gone.
+    cell.turn(|shard, now, out| shard.timeout(now, out));
     let mut acceptors = Vec::new();
     for (door, listener) in doors.iter() {
         match listener.acceptor() {
