@@ -8,7 +8,7 @@ use std::{
 use dunlin::store::Medium;
 use redb::{Database, StorageBackend, backends::InMemoryBackend};
 
-use crate::rng::Rng;
+use super::rng::Rng;
 
 const SECTOR_BYTES: usize = 512;
 
@@ -72,6 +72,21 @@ impl Disk {
 
     pub(crate) fn is_dead(&self) -> bool {
         self.state().is_dead
+    }
+
+    /// Nothing reaches it any more until it is revived.
+    pub(crate) fn kill(&self) {
+        self.state().is_dead = true;
+    }
+
+    /// The process that used it is gone, and the system has all that it wrote.
+    pub(crate) fn revive(&self) {
+        let mut state = self.state();
+        state.is_dead = false;
+        state.is_broken = false;
+        state.fault_at = None;
+        state.touched_after_failure = 0;
+        state.cycle += 1;
     }
 
     /// The power comes back: of what was not synced, anything may be there.
