@@ -105,6 +105,17 @@ fn a_second_connect_is_a_protocol_error() {
     });
 }
 
+// [MQTT-3.1.0-2] [MQTT-3.14.2-1] The reasons to refuse a first CONNECT are none that DISCONNECT may have.
+#[test]
+fn a_second_connect_is_a_protocol_error_whatever_is_in_it() {
+    for bytes in [connect_bytes(b"MQTX", 5, 2, &[]), connect_bytes(b"MQTT", 9, 2, &[]), vec![0x1F, 0]] {
+        let world = World::new();
+        let client = world.connect(Setup::v5("c"));
+        client.send_bytes(&bytes);
+        client.expect_closed(ReasonCode::ProtocolError);
+    }
+}
+
 // [MQTT-3.1.0-1] [MQTT-3.1.1/3.1.0-1]
 #[test]
 fn anything_but_connect_first_closes_the_connection_without_an_answer() {
