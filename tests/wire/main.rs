@@ -25,6 +25,7 @@ mod stop;
 mod transport;
 #[path = "../vectors/mod.rs"]
 mod vectors;
+mod verdict;
 
 use std::{future::Future, net::SocketAddr, num::NonZeroU16, time::Duration};
 
