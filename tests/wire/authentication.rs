@@ -15,7 +15,7 @@ use crate::{BOTH, Peer, Server, config, connect, id, peer::encoded, publish, wit
 /// Knows one password, and a method `toy` that asks as often as the client says and wants the last answer
 /// to be `open`. A client that calls itself `slow` waits until the test lets it go on.
 #[derive(Clone)]
-struct Toy {
+pub(crate) struct Toy {
     gate: Arc<Semaphore>,
     asked: Arc<AtomicUsize>,
     /// Clients that wait at the gate, now and at most.
@@ -24,7 +24,7 @@ struct Toy {
 }
 
 impl Toy {
-    fn new() -> Toy {
+    pub(crate) fn new() -> Toy {
         Toy {
             gate: Arc::new(Semaphore::new(0)),
             asked: Arc::default(),
@@ -33,7 +33,7 @@ impl Toy {
         }
     }
 
-    async fn serve(&self) -> Server {
+    pub(crate) async fn serve(&self) -> Server {
         let builder = Broker::builder().config(config()).authenticator(self.clone()).authorizer(ByName);
         Server::build(builder).await
     }
@@ -106,7 +106,7 @@ impl Exchange for ToyExchange {
     }
 }
 
-fn with_method<'a>(client_id: &'a str, method: &'a str, data: Option<&'a [u8]>) -> Packet<'a> {
+pub(crate) fn with_method<'a>(client_id: &'a str, method: &'a str, data: Option<&'a [u8]>) -> Packet<'a> {
     let properties = ConnectProperties {
         authentication_method: Some(method),
         authentication_data: data,
@@ -115,7 +115,7 @@ fn with_method<'a>(client_id: &'a str, method: &'a str, data: Option<&'a [u8]>) 
     Packet::Connect(Box::new(Connect { properties, ..connect(Version::V5, client_id) }))
 }
 
-fn auth<'a>(reason: ReasonCode, method: &'a str, data: Option<&'a [u8]>) -> Packet<'a> {
+pub(crate) fn auth<'a>(reason: ReasonCode, method: &'a str, data: Option<&'a [u8]>) -> Packet<'a> {
     let properties = AuthProperties { method: Some(method), data, ..AuthProperties::default() };
     Packet::Auth(Auth { reason, properties })
 }
@@ -251,6 +251,17 @@ async fn enhanced_authentication_takes_as_many_rounds_as_it_needs() {
         expect_accepted(&mut peer, Some(b"welcome")).await;
         peer.expect(&Packet::PingResp).await;
     }
+}
+
+/// [MQTT-3.1.2-30] Before CONNACK a client may send DISCONNECT: that is not refused, it is the end.
+#[tokio::test]
+async fn a_client_may_disconnect_while_it_authenticates() {
+    let server = Toy::new().serve().await;
+    let mut peer = server.open(Version::V5).await;
+    peer.send(&with_method("x", "toy", Some(&[1]))).await;
+    peer.expect(&auth(CONTINUE, "toy", Some(&[1]))).await;
+    peer.send_bytes(&[0xE0, 0]).await;
+    peer.expect_end().await;
 }
 
 #[tokio::test]
