@@ -1,6 +1,7 @@
 //! The broker core against the standard, rule by rule. `spec/coverage.tsv` tells which normative statement
 //! is shown where.
 
+mod table;
 mod world;
 
 mod spec {
@@ -29,6 +30,7 @@ mod spec {
     mod shared;
     mod size;
     mod spill;
+    mod states;
     mod subscribe;
     mod unsubscribe;
     mod will;

@@ -20,8 +20,11 @@ mod peer;
 mod program;
 mod sessions;
 mod slow;
+mod states;
 mod statistics;
 mod stop;
+#[path = "../table/mod.rs"]
+mod table;
 mod transport;
 #[path = "../vectors/mod.rs"]
 mod vectors;
