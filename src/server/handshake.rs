@@ -171,8 +171,10 @@ async fn authenticate(
         allow_anonymous: door.allow_anonymous,
         has_certificate: stream.peer_certificates().is_some(),
     };
-    let denied =
-        |denial: Denial| refused(Refusal { code: denial.code, why: public_reason(denial.code).into() });
+    let denied = |denial: Denial| {
+        let code = denial.conn_ack_code();
+        refused(Refusal { code, why: public_reason(code).into() })
+    };
     let (principal, authentication_data) = match connect.properties.authentication_method {
         None => {
             let decision = common.authenticator.authenticate(credentials).await;
