@@ -6,6 +6,7 @@ mod world;
 
 mod spec {
     mod alias;
+    mod codes;
     mod connect;
     mod coverage;
     mod disconnect;

@@ -168,6 +168,7 @@ fn a_connect_that_breaks_the_format_is_refused() {
 }
 
 // [MQTT-3.1.4-6] [MQTT-3.2.2-7] [MQTT-3.1.1/3.1.4-5]
+// [MQTT-3.14.0-1]
 #[test]
 fn what_follows_a_refused_connect_is_not_processed() {
     both(|version| {
