@@ -7,6 +7,7 @@ mod world;
 mod spec {
     mod alias;
     mod codes;
+    mod conformance;
     mod connect;
     mod coverage;
     mod disconnect;
