@@ -32,10 +32,23 @@ pub struct Credentials<'a> {
 /// Why a client is not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
-    /// The reason code for CONNACK or DISCONNECT: `BadUserNameOrPassword` or `NotAuthorized` mostly.
+    /// The reason code for CONNACK or DISCONNECT: `BadUserNameOrPassword` or `NotAuthorized` mostly. The client
+    /// is told `NotAuthorized` where the packet cannot have this one.
     pub code: ReasonCode,
     /// Why, for the log; the client does not hear it.
     pub why: String,
+}
+
+impl Denial {
+    /// The code for CONNACK: that of the back end if CONNACK has it.
+    pub(crate) fn conn_ack_code(&self) -> ReasonCode {
+        if self.code.refuses_connection() { self.code } else { ReasonCode::NotAuthorized }
+    }
+
+    /// The code for DISCONNECT, which has no `BadUserNameOrPassword`.
+    pub(crate) fn disconnect_code(&self) -> ReasonCode {
+        if self.code.ends_connection() { self.code } else { ReasonCode::NotAuthorized }
+    }
 }
 
 /// Decides who clients are.

@@ -1,10 +1,13 @@
 //! The broker core against the standard, rule by rule. `spec/coverage.tsv` tells which normative statement
 //! is shown where.
 
+mod table;
 mod world;
 
 mod spec {
     mod alias;
+    mod codes;
+    mod conformance;
     mod connect;
     mod coverage;
     mod disconnect;
@@ -29,6 +32,7 @@ mod spec {
     mod shared;
     mod size;
     mod spill;
+    mod states;
     mod subscribe;
     mod unsubscribe;
     mod will;

@@ -142,8 +142,7 @@ impl Shard {
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.on_disconnect(id, slot, disconnect),
-            // [MQTT-3.1.0-2]
-            Packet::Connect(_) => Err(misbehaved(ReasonCode::ProtocolError, "a second CONNECT")),
+            Packet::Connect(_) => Err(second_connect()),
             Packet::Auth(_) => {
                 Err(misbehaved(ReasonCode::ProtocolError, "AUTH without an authentication method in CONNECT"))
             }
@@ -160,6 +159,8 @@ impl Shard {
     /// Bytes from a client that are not a packet. `[MQTT-4.13.1-1]`
     pub fn malformed(&mut self, now: Timestamp, id: LinkId, error: DecodeError, out: &mut Outputs) {
         let cause = match error.packet {
+            // [MQTT-3.1.0-2] Whatever is in it: DISCONNECT has no code for an unsupported version.
+            Some(PacketKind::Connect) => second_connect(),
             // Whatever is in it, it must not come from a client.
             Some(PacketKind::ConnAck | PacketKind::SubAck | PacketKind::UnsubAck | PacketKind::PingResp) => {
                 from_server_only()
@@ -410,6 +411,11 @@ impl Outputs {
             self.touched.push(id);
         }
     }
+}
+
+/// [MQTT-3.1.0-2]
+fn second_connect() -> Cause {
+    misbehaved(ReasonCode::ProtocolError, "a second CONNECT")
 }
 
 fn from_server_only() -> Cause {

@@ -87,6 +87,16 @@ impl ReasonCode {
     pub fn is_error(self) -> bool {
         self as u8 >= 0x80
     }
+
+    /// True for errors that CONNACK may tell. `[MQTT-3.2.2-8]`
+    pub fn refuses_connection(self) -> bool {
+        self.is_error() && ReasonPlace::ConnAck.reason(self as u8).is_some()
+    }
+
+    /// True for errors that DISCONNECT may tell. `[MQTT-3.14.2-1]`
+    pub fn ends_connection(self) -> bool {
+        self.is_error() && ReasonPlace::Disconnect.reason(self as u8).is_some()
+    }
 }
 
 impl fmt::Display for ReasonCode {

@@ -43,6 +43,8 @@ pub(crate) enum Failure {
     Malformed(DecodeError),
     /// The first packet is no CONNECT. `[MQTT-3.1.0-1]`
     NotConnect,
+    /// The client sent DISCONNECT instead of the next AUTH. `[MQTT-3.1.2-30]`
+    GaveUp,
     /// CONNECT is refused.
     Refused { client_id: Box<str>, refusal: Refusal },
 }
@@ -53,6 +55,7 @@ impl fmt::Display for Failure {
             Failure::Upgrade(error) => error.fmt(f),
             Failure::Io(error) => write!(f, "connection lost before CONNECT: {error}"),
             Failure::Malformed(error) => error.fmt(f),
+            Failure::GaveUp => write!(f, "disconnected while it authenticated"),
             Failure::NotConnect => write!(f, "the first packet is not CONNECT"),
             Failure::Refused { client_id, refusal } => {
                 write!(f, "client '{client_id}': {} ({})", refusal.why, refusal.code)
@@ -168,8 +171,10 @@ async fn authenticate(
         allow_anonymous: door.allow_anonymous,
         has_certificate: stream.peer_certificates().is_some(),
     };
-    let denied =
-        |denial: Denial| refused(Refusal { code: denial.code, why: public_reason(denial.code).into() });
+    let denied = |denial: Denial| {
+        let code = denial.conn_ack_code();
+        refused(Refusal { code, why: public_reason(code).into() })
+    };
     let (principal, authentication_data) = match connect.properties.authentication_method {
         None => {
             let decision = common.authenticator.authenticate(credentials).await;
@@ -221,6 +226,7 @@ async fn converse(
                 exchange.step(auth.properties.data).await
             }
             // [MQTT-3.1.2-30]
+            Ok(Decoded::Packet(Packet::Disconnect(_), _)) => return Err(Failure::GaveUp),
             _ => {
                 let why = "not an AUTH packet of the method in CONNECT".into();
                 return Ok(Err(Denial { code: ReasonCode::ProtocolError, why }));

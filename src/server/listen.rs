@@ -121,7 +121,7 @@ fn greet(
         match timeout(limit, handshake::greet(&cell.common, socket, door, entry)).await {
             Ok(Ok(arrival)) => send_home(&cell, arrival),
             // A probe that goes away without a word, or a client that gave up.
-            Ok(Err(failure @ Failure::Io(_))) => {
+            Ok(Err(failure @ (Failure::Io(_) | Failure::GaveUp))) => {
                 debug!(target: "dunlin::listener", listener = name, %peer, "not connected: {failure}");
             }
             Ok(Err(failure)) => {

@@ -98,7 +98,7 @@ impl Reauthentication {
                     Step::Success(principal, data) => {
                         Outcome::Answer { reason: ReasonCode::Success, data, principal: Some(principal) }
                     }
-                    Step::Failure(denial) => Outcome::Failed(denial.code),
+                    Step::Failure(denial) => Outcome::Failed(denial.disconnect_code()),
                 },
             };
             if matches!(outcome, Outcome::Answer { principal: Some(_), .. }) {

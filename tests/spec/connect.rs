@@ -105,6 +105,17 @@ fn a_second_connect_is_a_protocol_error() {
     });
 }
 
+// [MQTT-3.1.0-2] [MQTT-3.14.2-1] The reasons to refuse a first CONNECT are none that DISCONNECT may have.
+#[test]
+fn a_second_connect_is_a_protocol_error_whatever_is_in_it() {
+    for bytes in [connect_bytes(b"MQTX", 5, 2, &[]), connect_bytes(b"MQTT", 9, 2, &[]), vec![0x1F, 0]] {
+        let world = World::new();
+        let client = world.connect(Setup::v5("c"));
+        client.send_bytes(&bytes);
+        client.expect_closed(ReasonCode::ProtocolError);
+    }
+}
+
 // [MQTT-3.1.0-1] [MQTT-3.1.1/3.1.0-1]
 #[test]
 fn anything_but_connect_first_closes_the_connection_without_an_answer() {
@@ -157,6 +168,7 @@ fn a_connect_that_breaks_the_format_is_refused() {
 }
 
 // [MQTT-3.1.4-6] [MQTT-3.2.2-7] [MQTT-3.1.1/3.1.4-5]
+// [MQTT-3.14.0-1]
 #[test]
 fn what_follows_a_refused_connect_is_not_processed() {
     both(|version| {

@@ -1,21 +1,36 @@
 //! The table of normative statements is complete, and what it says is so.
 //!
-//! A row of `coverage.tsv` names a test, and that test cites the statement: in the comment above it or
-//! inside it. Statements of MQTT 3.1.1 are cited as `[MQTT-3.1.1/2.3.1-1]`.
+//! A row of `coverage.tsv` names tests, and each of them cites the statement: in the comment above it or
+//! inside it. Statements of MQTT 3.1.1 are cited as `[MQTT-3.1.1/2.3.1-1]`. That whatever is cited exists is
+//! checked by `tests/tidy.rs`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
 };
 
-const VERSIONS: [(&str, &str); 2] =
-    [("v5", include_str!("normative-v5.tsv")), ("v311", include_str!("normative-v311.tsv"))];
+/// The versions with their names and statements.
+pub(super) const VERSIONS: [(&str, &str, &str); 2] = [
+    ("v5", "MQTT 5.0", include_str!("normative-v5.tsv")),
+    ("v311", "MQTT 3.1.1", include_str!("normative-v311.tsv")),
+];
 const COVERAGE: &str = include_str!("coverage.tsv");
 
-type Statement<'a> = (&'a str, &'a str);
+pub(super) type Statement<'a> = (&'a str, &'a str);
+
+/// How a statement is shown.
+#[derive(Debug)]
+pub(super) enum Shown {
+    /// By tests: the file and the function of each.
+    By(Vec<(&'static str, &'static str)>),
+    /// As that statement of MQTT 5, which says the same.
+    As(&'static str),
+    /// It is not, for this reason.
+    Exception(&'static str),
+}
 
 /// Rows of a table, without comments.
-fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
+pub(super) fn rows(table: &str) -> impl Iterator<Item = Vec<&str>> {
     let is_row = |line: &&str| !line.starts_with('#') && !line.is_empty();
     table.lines().filter(is_row).map(|line| line.split('\t').collect())
 }
@@ -28,11 +43,21 @@ fn citation((version, id): Statement<'_>) -> String {
     }
 }
 
-fn coverage() -> BTreeMap<Statement<'static>, &'static str> {
+pub(super) fn coverage() -> BTreeMap<Statement<'static>, Shown> {
     let mut coverage = BTreeMap::new();
     for row in rows(COVERAGE) {
         let [version, id, how] = row[..] else { panic!("a row has three columns: {row:?}") };
-        assert!(coverage.insert((version, id), how).is_none(), "{version} {id} stands twice");
+        let shown = if let Some(reason) = how.strip_prefix("exception: ") {
+            Shown::Exception(reason)
+        } else if let Some(other) = how.strip_prefix("as v5: ") {
+            Shown::As(other)
+        } else {
+            let test = |test: &'static str| {
+                test.split_once(':').unwrap_or_else(|| panic!("{version} {id}: '{test}' is no test"))
+            };
+            Shown::By(how.split(' ').map(test).collect())
+        };
+        assert!(coverage.insert((version, id), shown).is_none(), "{version} {id} stands twice");
     }
     coverage
 }
@@ -40,7 +65,7 @@ fn coverage() -> BTreeMap<Statement<'static>, &'static str> {
 /// The statements that bind a server.
 fn statements() -> BTreeSet<Statement<'static>> {
     let mut statements = BTreeSet::new();
-    for (version, table) in VERSIONS {
+    for (version, _, table) in VERSIONS {
         for row in rows(table) {
             let [id, binds, _] = row[..] else { panic!("a row has three columns: {row:?}") };
             if binds != "C" {
@@ -68,6 +93,20 @@ fn function<'a>(source: &'a str, name: &str) -> Option<Vec<&'a str>> {
     Some(lines[at - above..=at + end].to_vec())
 }
 
+/// What is wrong with a test that a row names, if anything is.
+fn complaint(statement: Statement<'_>, file: &str, name: &str) -> Option<String> {
+    let Ok(source) = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)) else {
+        return Some(format!("{statement:?}: there is no {file}"));
+    };
+    let Some(lines) = function(&source, name) else {
+        return Some(format!("{statement:?}: there is no {name} in {file}"));
+    };
+    // Those in a macro of proptest are indented.
+    let is_test = lines.iter().any(|line| line.contains("test")) || lines[0].starts_with("    ");
+    let cites = lines.iter().any(|line| line.contains(&citation(statement)));
+    (!is_test || !cites).then(|| format!("{statement:?}: {name} in {file} does not cite it"))
+}
+
 #[test]
 fn every_statement_that_binds_a_server_has_a_row_and_no_other() {
     let (statements, coverage) = (statements(), coverage());
@@ -79,54 +118,23 @@ fn every_statement_that_binds_a_server_has_a_row_and_no_other() {
 }
 
 #[test]
-fn every_row_names_a_test_that_cites_it_or_gives_a_reason() {
+fn every_row_names_tests_that_cite_it_or_gives_a_reason() {
     let coverage = coverage();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut wrong = Vec::new();
-    for (statement, how) in &coverage {
-        if let Some(reason) = how.strip_prefix("exception: ") {
-            assert!(reason.split(' ').count() >= 5, "{statement:?}: '{reason}' is no reason");
-            continue;
-        }
-        if let Some(other) = how.strip_prefix("as v5: ") {
-            assert!(coverage.contains_key(&("v5", other)), "{statement:?} is as {other}, which has no row");
-            continue;
-        }
-        let Some((file, name)) = how.split_once(':') else { panic!("{statement:?}: '{how}' is no test") };
-        let Ok(source) = std::fs::read_to_string(root.join(file)) else {
-            wrong.push(format!("{statement:?}: there is no {file}"));
-            continue;
-        };
-        let citation = citation(*statement);
-        match function(&source, name) {
-            None => wrong.push(format!("{statement:?}: there is no {name} in {file}")),
-            Some(lines) => {
-                let is_test = lines.iter().any(|line| line.contains("test")) || lines[0].starts_with("    ");
-                if !is_test || !lines.iter().any(|line| line.contains(&citation)) {
-                    wrong.push(format!("{statement:?}: {name} in {file} does not cite it"));
-                }
+    for (statement, shown) in &coverage {
+        match shown {
+            Shown::By(tests) => {
+                wrong.extend(tests.iter().filter_map(|(file, name)| complaint(*statement, file, name)));
             }
+            Shown::As(other) => match coverage.get(&("v5", other)) {
+                Some(Shown::By(_)) => {}
+                found => wrong.push(format!("{statement:?} is as {other}, which is shown by {found:?}")),
+            },
+            Shown::Exception(reason) if reason.split(' ').count() < 5 => {
+                wrong.push(format!("{statement:?}: '{reason}' is no reason"));
+            }
+            Shown::Exception(_) => {}
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-}
-
-#[test]
-fn what_tests_cite_exists() {
-    let mut known = BTreeSet::new();
-    for (version, table) in VERSIONS {
-        known.extend(rows(table).map(|row| citation((version, row[0]))));
-    }
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/spec");
-    for entry in std::fs::read_dir(directory).expect("the directory of this file can be read") {
-        let path = entry.expect("its entries can be read").path();
-        let Ok(source) = std::fs::read_to_string(&path) else { continue };
-        if path.ends_with("coverage.rs") || path.extension().is_none_or(|extension| extension != "rs") {
-            continue;
-        }
-        for (at, _) in source.match_indices("[MQTT-") {
-            let cited = source[at..].split_inclusive(']').next().unwrap_or_default();
-            assert!(known.contains(cited), "{} cites {cited}, which is no statement", path.display());
-        }
-    }
 }

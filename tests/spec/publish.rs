@@ -17,6 +17,32 @@ fn nobody(version: Version) -> ReasonCode {
     if version.is_v5() { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success }
 }
 
+// [MQTT-2.2.1-2] [MQTT-2.2.2-1] [MQTT-3.3.2-1] [MQTT-3.1.1/2.3.1-5] [MQTT-3.1.1/3.3.2-1]
+#[test]
+fn a_publish_of_qos_0_has_no_packet_identifier_and_its_empty_properties_have_a_length() {
+    all(|version| {
+        let world = World::new();
+        let client = subscriber(&world, version, QoS::ExactlyOnce);
+        world.connect(Setup::new(version, "p")).publish("t", "x", QoS::AtMostOnce);
+        let expected: &[u8] =
+            if version.is_v5() { &[0x30, 5, 0, 1, b't', 0, b'x'] } else { &[0x30, 4, 0, 1, b't', b'x'] };
+        assert_eq!(client.expect_publish("t", "x").frame, expected);
+    });
+}
+
+// [MQTT-4.7.3-3] [MQTT-3.1.1/4.7.3-3] A longer one cannot be written.
+#[test]
+fn a_topic_name_has_up_to_65_535_bytes() {
+    all(|version| {
+        let world = World::new();
+        let topic = "t".repeat(65_535);
+        let client = world.connect(Setup::new(version, "c"));
+        client.subscribe(&topic, QoS::AtLeastOnce);
+        client.publish(&topic, "x", QoS::AtLeastOnce);
+        client.expect_publish(&topic, "x");
+    });
+}
+
 // [MQTT-3.3.4-1] [MQTT-2.2.1-2] [MQTT-2.2.1-5] [MQTT-4.3.2-4] [MQTT-4.3.3-8] [MQTT-4.3.3-11]
 // [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.7.2-1]
 // [MQTT-3.1.1/3.3.4-1] [MQTT-3.1.1/2.3.1-5] [MQTT-3.1.1/2.3.1-6] [MQTT-3.1.1/4.3.2-2] [MQTT-3.1.1/4.3.3-2]
@@ -40,6 +66,7 @@ fn a_publish_is_answered_as_its_qos_asks() {
 
 // [MQTT-3.8.4-8] [MQTT-3.3.2-3] [MQTT-4.3.1-1] [MQTT-4.3.2-2] [MQTT-4.3.3-2] [MQTT-3.3.1-2] [MQTT-3.3.1-3]
 // [MQTT-3.1.1/3.8.4-6] [MQTT-3.1.1/3.3.2-3] [MQTT-3.1.1/4.3.1-1] [MQTT-3.1.1/3.3.1-2] [MQTT-3.1.1/3.3.1-3]
+// [MQTT-3.1.1/4.3.2-1] [MQTT-3.1.1/4.3.3-1]
 #[test]
 fn delivery_is_at_the_lower_qos_with_dup_0_and_the_same_topic() {
     all(|version| {

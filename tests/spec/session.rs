@@ -252,6 +252,7 @@ fn what_comes_late_from_a_connection_that_was_taken_over_is_ignored() {
 
 // [MQTT-4.4.0-1] [MQTT-3.3.1-1] [MQTT-3.1.1/4.4.0-1] [MQTT-3.1.1/3.3.1-1] [MQTT-3.1.1/4.6.0-1]
 // [MQTT-3.1.1/2.3.1-4]
+// [MQTT-3.1.1/4.3.2-1]
 #[test]
 fn what_is_unacknowledged_is_sent_again_in_order_with_dup_and_the_same_identifiers() {
     both(|version| {
@@ -276,7 +277,9 @@ fn what_is_unacknowledged_is_sent_again_in_order_with_dup_and_the_same_identifie
 
         let client = world.connect(Setup::durable(version, "c").manual());
         client.expect_ack(PacketKind::PubRel, sent[1].id());
-        for (again, before) in client.recv_messages().iter().zip([&sent[0], &sent[2], &sent[3]]) {
+        let again = client.recv_messages();
+        assert!(again.iter().map(|message| &message.payload).eq(["1", "3", "4", "5"]), "{again:?}");
+        for (again, before) in again.iter().zip([&sent[0], &sent[2], &sent[3]]) {
             assert_eq!((&again.payload, again.id, again.qos), (&before.payload, before.id, before.qos));
             assert!(again.dup);
         }
@@ -308,6 +311,7 @@ fn a_message_that_was_never_sent_comes_without_dup_behind_those_that_were() {
     });
 }
 
+// [MQTT-4.4.0-1]
 #[test]
 fn nothing_is_sent_again_while_the_connection_lasts() {
     both(|version| {

@@ -100,6 +100,19 @@ fn a_disconnect_that_would_get_too_large_loses_its_reason_string() {
     }
 }
 
+// [MQTT-3.9.2-1] [MQTT-3.9.2-2]
+#[test]
+fn a_suback_that_would_get_too_large_loses_its_reason_string() {
+    let world = World::limited(|limits| limits.session_subscriptions_max = 0);
+    // The harness refuses what is too large.
+    for limit in [1000, 33] {
+        let client = world.connect(Setup::v5("c").packet_max(limit));
+        let filters = [("t", Default::default()); 8];
+        let id = client.send_subscribe(&filters, 0);
+        client.expect(&Got::SubAck { id, codes: vec![ReasonCode::QuotaExceeded as u8; 8] });
+    }
+}
+
 #[test]
 fn an_answer_that_the_client_does_not_take_closes_its_connection() {
     let world = World::new();

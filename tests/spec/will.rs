@@ -30,6 +30,7 @@ fn a_connection_that_fails_publishes_its_will_once() {
 }
 
 // [MQTT-3.14.4-3] [MQTT-3.1.1/3.14.4-3] [MQTT-3.1.2-10]
+// [MQTT-3.1.2-8] [MQTT-3.1.1/3.1.2-8] [MQTT-3.1.1/3.1.2-10]
 #[test]
 fn a_normal_disconnect_discards_the_will() {
     all(|version| {
@@ -143,6 +144,7 @@ fn a_will_waits_for_its_delay() {
     world.assert_accounting();
 }
 
+// [MQTT-3.1.2-8]
 #[test]
 fn a_will_does_not_wait_longer_than_its_session_lasts() {
     for (expiry, due) in [(0, 0), (5, 5)] {
@@ -162,6 +164,7 @@ fn a_will_does_not_wait_longer_than_its_session_lasts() {
 }
 
 // [MQTT-3.1.3-9]
+// [MQTT-3.1.2-8]
 #[test]
 fn reconnecting_within_the_delay_keeps_the_will_back() {
     let world = World::new();

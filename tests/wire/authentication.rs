@@ -15,7 +15,7 @@ use crate::{BOTH, Peer, Server, config, connect, id, peer::encoded, publish, wit
 /// Knows one password, and a method `toy` that asks as often as the client says and wants the last answer
 /// to be `open`. A client that calls itself `slow` waits until the test lets it go on.
 #[derive(Clone)]
-struct Toy {
+pub(crate) struct Toy {
     gate: Arc<Semaphore>,
     asked: Arc<AtomicUsize>,
     /// Clients that wait at the gate, now and at most.
@@ -24,7 +24,7 @@ struct Toy {
 }
 
 impl Toy {
-    fn new() -> Toy {
+    pub(crate) fn new() -> Toy {
         Toy {
             gate: Arc::new(Semaphore::new(0)),
             asked: Arc::default(),
@@ -33,7 +33,7 @@ impl Toy {
         }
     }
 
-    async fn serve(&self) -> Server {
+    pub(crate) async fn serve(&self) -> Server {
         let builder = Broker::builder().config(config()).authenticator(self.clone()).authorizer(ByName);
         Server::build(builder).await
     }
@@ -100,13 +100,16 @@ impl Exchange for ToyExchange {
             }
             (None | Some(_), Some(b"open")) => Step::Success(named("trusted"), Some(b"welcome".to_vec())),
             (None | Some(_), Some(b"meagre")) => Step::Success(named("meagre"), None),
+            (None | Some(_), Some(b"mistyped")) => Step::Failure(denial(ReasonCode::BadUserNameOrPassword)),
+            // No packet that refuses has this code.
+            (None | Some(_), Some(b"confused")) => Step::Failure(denial(ReasonCode::Success)),
             (None | Some(_), _) => Step::Failure(denial(ReasonCode::NotAuthorized)),
         };
         Box::pin(std::future::ready(step))
     }
 }
 
-fn with_method<'a>(client_id: &'a str, method: &'a str, data: Option<&'a [u8]>) -> Packet<'a> {
+pub(crate) fn with_method<'a>(client_id: &'a str, method: &'a str, data: Option<&'a [u8]>) -> Packet<'a> {
     let properties = ConnectProperties {
         authentication_method: Some(method),
         authentication_data: data,
@@ -115,7 +118,7 @@ fn with_method<'a>(client_id: &'a str, method: &'a str, data: Option<&'a [u8]>) 
     Packet::Connect(Box::new(Connect { properties, ..connect(Version::V5, client_id) }))
 }
 
-fn auth<'a>(reason: ReasonCode, method: &'a str, data: Option<&'a [u8]>) -> Packet<'a> {
+pub(crate) fn auth<'a>(reason: ReasonCode, method: &'a str, data: Option<&'a [u8]>) -> Packet<'a> {
     let properties = AuthProperties { method: Some(method), data, ..AuthProperties::default() };
     Packet::Auth(Auth { reason, properties })
 }
@@ -226,7 +229,7 @@ async fn handshakes_are_limited() {
     assert_eq!(toy.waiting_most.load(Ordering::Relaxed), HANDSHAKES_MAX);
 }
 
-/// [MQTT-4.12.0-2] AUTH to and fro, then CONNACK with what the back end says last.
+/// [MQTT-3.15.2-1] [MQTT-4.12.0-2] [MQTT-4.12.0-5] AUTH to and fro, then CONNACK with what the back end says last.
 #[tokio::test]
 async fn enhanced_authentication_takes_as_many_rounds_as_it_needs() {
     let server = Toy::new().serve().await;
@@ -253,6 +256,17 @@ async fn enhanced_authentication_takes_as_many_rounds_as_it_needs() {
     }
 }
 
+/// [MQTT-3.1.2-30] Before CONNACK a client may send DISCONNECT: that is not refused, it is the end.
+#[tokio::test]
+async fn a_client_may_disconnect_while_it_authenticates() {
+    let server = Toy::new().serve().await;
+    let mut peer = server.open(Version::V5).await;
+    peer.send(&with_method("x", "toy", Some(&[1]))).await;
+    peer.expect(&auth(CONTINUE, "toy", Some(&[1]))).await;
+    peer.send_bytes(&[0xE0, 0]).await;
+    peer.expect_end().await;
+}
+
 #[tokio::test]
 async fn enhanced_authentication_that_fails_is_told_in_connack() {
     let server = Toy::new().serve().await;
@@ -266,6 +280,12 @@ async fn enhanced_authentication_that_fails_is_told_in_connack() {
     refused.send(&with_method("x", "toy", Some(b"let me in"))).await;
     assert_eq!(refused.conn_ack().await, (false, 0x87));
     refused.expect_end().await;
+    for (data, code) in [(&b"mistyped"[..], 0x86), (b"confused", 0x87)] {
+        let mut peer = server.open(Version::V5).await;
+        peer.send(&with_method("x", "toy", Some(data))).await;
+        assert_eq!(peer.conn_ack().await, (false, code));
+        peer.expect_end().await;
+    }
     let answers = [
         auth(CONTINUE, "toy", Some(b"wrong")),
         // [MQTT-4.12.0-3] [MQTT-4.12.0-5] [MQTT-3.1.2-30]
@@ -327,6 +347,8 @@ async fn a_client_that_fails_to_authenticate_again_is_disconnected() {
     let server = Toy::new().serve().await;
     let cases = [
         (vec![auth(AGAIN, "toy", Some(b"wrong"))], ReasonCode::NotAuthorized),
+        // [MQTT-3.14.2-1] CONNACK has a code for a bad password, DISCONNECT has not.
+        (vec![auth(AGAIN, "toy", Some(b"mistyped"))], ReasonCode::NotAuthorized),
         (vec![auth(AGAIN, "other", Some(b"open"))], ReasonCode::ProtocolError),
         (vec![auth(CONTINUE, "toy", Some(b"open"))], ReasonCode::ProtocolError),
         (vec![auth(ReasonCode::Success, "toy", Some(b"open"))], ReasonCode::ProtocolError),

@@ -20,11 +20,15 @@ mod peer;
 mod program;
 mod sessions;
 mod slow;
+mod states;
 mod statistics;
 mod stop;
+#[path = "../table/mod.rs"]
+mod table;
 mod transport;
 #[path = "../vectors/mod.rs"]
 mod vectors;
+mod verdict;
 
 use std::{future::Future, net::SocketAddr, num::NonZeroU16, time::Duration};
 

@@ -69,6 +69,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         }
     }
 
+    /// As [`Peer::next`]; `None` at the end of the connection.
+    pub(crate) async fn next_or_end<R>(&mut self, look: impl FnOnce(&Packet<'_>) -> R) -> Option<R> {
+        while let Decoded::Incomplete(_) =
+            codec::decode(&self.received, self.version, PACKET_BYTES_LIMIT).unwrap()
+        {
+            if !self.read().await.unwrap() {
+                assert!(self.received.is_empty(), "{:?} before the end", self.received);
+                return None;
+            }
+        }
+        Some(self.next(look).await)
+    }
+
     /// The next packet is this one.
     #[track_caller]
     pub(crate) fn expect(&mut self, expected: &Packet<'_>) -> impl Future<Output = ()> {

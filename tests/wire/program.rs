@@ -4,6 +4,7 @@ use std::{
     env, fs,
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
 };
 
@@ -16,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::{BOTH, Peer, certificates::Directory, connect, peer::encoded, publish, within};
 
 /// A running broker, killed at the end of the test if it is still there.
-struct Program {
+pub(crate) struct Program {
     child: Child,
     log: BufReader<std::process::ChildStderr>,
     _directory: Directory,
@@ -33,33 +34,49 @@ impl Program {
     fn start(arguments: &[&str]) -> (Program, SocketAddr) {
         let directory = Directory::new();
         let command = command(&directory, arguments);
-        Program::spawn(command, directory)
+        Program::on_tcp(command, directory)
+    }
+
+    fn on_tcp(mut command: Command, directory: Directory) -> (Program, SocketAddr) {
+        command.args(["--listen", "127.0.0.1:0"]);
+        let (program, address) = Program::spawn(command, directory);
+        (program, address.parse().unwrap())
+    }
+
+    /// A broker on a Unix socket: connections to it use up no ports.
+    pub(crate) fn on_unix(arguments: &[&str]) -> (Program, PathBuf) {
+        let directory = Directory::new();
+        let path = directory.path("mqtt.sock");
+        let listeners = format!("listeners=[{{ kind = \"unix\", path = \"{}\" }}]", path.display());
+        let mut command = command(&directory, arguments);
+        command.args(["--set", &listeners]);
+        (Program::spawn(command, directory).0, path)
     }
 
     /// Starts the broker and reads its log until it says where it listens.
-    fn spawn(mut command: Command, directory: Directory) -> (Program, SocketAddr) {
+    fn spawn(mut command: Command, directory: Directory) -> (Program, String) {
         // Nobody reads the log later on: lines about clients would fill the pipe and halt the broker.
         let filter = "log.filter=\"warn,dunlin::server=info,dunlin::cli::serve=info,dunlin::listener=error\"";
-        let mut child = command.args(["--listen", "127.0.0.1:0", "--set", filter]).spawn().unwrap();
+        let mut child = command.args(["--set", filter]).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         let address = loop {
             line.clear();
             assert!(log.read_line(&mut line).unwrap() > 0, "the broker ended before it listened");
             if let Some((_, rest)) = line.split_once("listening on ") {
-                break rest.split_whitespace().next().unwrap().parse().unwrap();
+                break rest.split_whitespace().next().unwrap().to_owned();
             }
         };
         (Program { child, log, _directory: directory }, address)
     }
 
-    fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
     /// Waits for the end. Returns it with what was logged meanwhile.
-    async fn wait(mut self) -> (ExitStatus, String) {
+    pub(crate) async fn wait(mut self) -> (ExitStatus, String) {
         let wait = tokio::task::spawn_blocking(move || {
             let mut log = String::new();
             self.log.read_to_string(&mut log).unwrap();
@@ -69,7 +86,7 @@ impl Program {
     }
 
     /// Memory that the process holds, in bytes.
-    fn resident_bytes(&self) -> usize {
+    pub(crate) fn resident_bytes(&self) -> usize {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
@@ -282,7 +299,7 @@ async fn running_out_of_file_descriptors_is_got_over() {
     limited.arg("--data-dir").arg(directory.path("data"));
     limited.env_clear().env("PATH", env::var_os("PATH").unwrap_or_default());
     limited.stdin(Stdio::null()).stderr(Stdio::piped());
-    let (_program, address) = Program::spawn(limited, directory);
+    let (_program, address) = Program::on_tcp(limited, directory);
     let mut connected = Vec::new();
     for number in 0..20 {
         connected.push(client(address, Version::V5, &format!("early-{number}")).await);

@@ -231,6 +231,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(mut peer: Peer<S>, client_i
     peer.expect_closed(ReasonCode::MalformedPacket).await;
 }
 
+// [MQTT-4.2-1]
 #[tokio::test]
 async fn tls_carries_a_whole_conversation() {
     let site = Site::new();
@@ -299,6 +300,7 @@ async fn client_certificates_decide_who_comes_in() {
     }
 }
 
+// [MQTT-4.2-1]
 #[tokio::test]
 async fn a_unix_socket_carries_a_whole_conversation() {
     let directory = Directory::new();

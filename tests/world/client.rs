@@ -35,6 +35,11 @@ impl Client {
         self
     }
 
+    /// Whether this is the same connection.
+    pub(crate) fn is(&self, other: &Client) -> bool {
+        self.peer == other.peer
+    }
+
     /// The version that it speaks.
     pub(crate) fn version(&self) -> Version {
         self.with_peer(|peer| peer.setup.version)

@@ -31,7 +31,7 @@ use dunlin::{
     codec::{self, Connect, DecodeError, Decoded, Packet, Version},
     limits::Limits,
     message::Message,
-    session::{Fetch, LinkId, RecordId},
+    session::{Fetch, LinkId, RecordId, Session},
     time::Timestamp,
 };
 
@@ -298,9 +298,8 @@ impl World {
 
     /// Messages that wait in a session to be sent.
     pub(crate) fn waiting(&self, client_id: &str) -> usize {
-        let inner = self.0.borrow();
-        let session = inner.nodes.iter().find_map(|node| node.shard.session(client_id));
-        session.map_or(0, |session| session.transient.len() + session.outbound.queued())
+        self.with_session(client_id, |session| session.transient.len() + session.outbound.queued())
+            .unwrap_or(0)
     }
 
     /// Retained messages that the store has, expired ones included.
@@ -317,7 +316,13 @@ impl World {
 
     /// Whether the broker has a session for this client.
     pub(crate) fn has_session(&self, client_id: &str) -> bool {
-        self.0.borrow().nodes.iter().any(|node| node.shard.session(client_id).is_some())
+        self.with_session(client_id, |_| ()).is_some()
+    }
+
+    /// What `look` finds in the session of this client, if there is one.
+    pub(crate) fn with_session<T>(&self, client_id: &str, look: impl FnOnce(&Session) -> T) -> Option<T> {
+        let inner = self.0.borrow();
+        inner.nodes.iter().find_map(|node| node.shard.session(client_id)).map(look)
     }
 
     /// Messages in the queues of all sessions, by the counters.
