@@ -9,6 +9,8 @@ pub mod config;
 pub mod control;
 pub mod limits;
 pub mod message;
+#[doc(hidden)]
+pub mod mutation;
 pub mod net;
 pub mod server;
 pub mod session;

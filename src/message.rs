@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     codec::{Publish, QoS, Will},
+    mutation::{self, Mutation},
     time::Timestamp,
 };
 
@@ -132,7 +133,7 @@ impl Message {
 
     /// True once its expiry interval has passed. An interval of 0 leaves the moment of its arrival.
     pub fn is_expired(&self, now: Timestamp) -> bool {
-        self.expires_at.is_some_and(|at| at < now)
+        self.expires_at.is_some_and(|at| at < now) && !mutation::is_on(Mutation::ExpiryIgnored)
     }
 
     /// What is left of its expiry interval in seconds, rounded up. `[MQTT-3.3.2-6]`

@@ -3,6 +3,7 @@
 use crate::{
     codec::{Ack, AckProperties, Packet, PacketId, ReasonCode},
     limits::Durability,
+    mutation::{self, Mutation},
     session::{AckError, Body, LinkId, SessionHandle},
     time::Timestamp,
 };
@@ -58,7 +59,7 @@ impl Shard {
         let committed = self.journal.committed();
         let link = &mut self.links[id.slot as usize];
         let commit = gate.unwrap_or(0).max(link.ack_gate);
-        if commit <= committed {
+        if commit <= committed || mutation::is_on(Mutation::AckBeforeCommit) {
             self.write(id, &due.packet(), out);
             return;
         }
@@ -150,7 +151,7 @@ impl Shard {
         let session = &mut self.sessions[slot as usize];
         if session.inbound.release(ack.packet_id) {
             let session = session.handle.clone();
-            if session.is_durable() {
+            if session.is_durable() && !mutation::is_on(Mutation::ReleaseNotStored) {
                 // PUBCOMP frees the identifier: after a crash it must not look like a repetition.
                 gate = self.journal_for(id, Op::Release { session, packet_id: ack.packet_id });
             }

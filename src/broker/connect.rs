@@ -14,6 +14,7 @@ use crate::{
     },
     limits::{Durability, Limits},
     message::Message,
+    mutation::{self, Mutation},
     session::{
         Body, Fit, Left, Link, LinkId, LinkSettings, Presence, Session, SessionHandle, SessionState,
         SpilledRun, StoredPresence, StoredWill, TakeSent,
@@ -154,7 +155,9 @@ impl Shard {
         if known.is_none() && self.shared.sum(|counters| counters.sessions.value()) >= self.sessions_max() {
             return Err(Refusal::new(ReasonCode::QuotaExceeded, "the broker has as many sessions as it may"));
         }
-        if let Some(old) = known.and_then(|slot| self.sessions[slot as usize].link()) {
+        if let Some(old) = known.and_then(|slot| self.sessions[slot as usize].link())
+            && !mutation::is_on(Mutation::TakeoverForgotten)
+        {
             // [MQTT-3.1.4-3] [MQTT-3.1.1/3.1.4-2]
             self.close(now, old, Cause::TakenOver { by: admission.peer.clone() }, out);
         }
@@ -376,7 +379,8 @@ impl Shard {
             session.expiry_secs = expiry_secs.min(expiry_max);
         }
         // [MQTT-3.14.4-3] [MQTT-3.1.1/3.14.4-3]
-        if !version.is_v5() || disconnect.reason == ReasonCode::Success {
+        let is_revoked = !version.is_v5() || disconnect.reason == ReasonCode::Success;
+        if is_revoked && !mutation::is_on(Mutation::WillNotRevoked) {
             session.will = None;
         }
         Err(Cause::Disconnect(disconnect.reason))
@@ -400,7 +404,7 @@ impl Shard {
         link.outbox.finish();
         let timer = link.timer.take();
         let peer = link.settings.peer.clone();
-        if let Some(at) = timer {
+        if let Some(at) = timer.filter(|_| !mutation::is_on(Mutation::TimerLeft)) {
             self.timers.unset(at, Timer::KeepAlive(id));
         }
         self.forget_withheld(id);
@@ -506,9 +510,12 @@ impl Shard {
     }
 
     fn publish_will(&mut self, now: Timestamp, will: Option<Arc<StoredWill>>, out: &mut Outputs) {
-        let Some(will) = will else { return };
+        let Some(will) = will.filter(|_| !mutation::is_on(Mutation::WillLost)) else { return };
         // [MQTT-3.1.2-14] [MQTT-3.1.2-15] RETAIN is in the message.
         let expires_at = will.message_expiry_secs.map(|secs| now.plus_secs(secs));
+        if mutation::is_on(Mutation::WillTwice) {
+            self.publish_own(now, will.message.clone().with_expiry(expires_at), out);
+        }
         self.publish_own(now, will.message.clone().with_expiry(expires_at), out);
     }
 

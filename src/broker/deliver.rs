@@ -6,6 +6,7 @@ use crate::{
     codec::{Delivery, PacketId, QoS},
     limits::Overflow,
     message::Message,
+    mutation::{self, Mutation},
     session::{
         Answer, Attempt, Body, Fetch, Fetched, Fit, Outgoing, Presence, RecordId, Request, Session, Source,
         TakeSent,
@@ -365,6 +366,7 @@ impl Shard {
             // A session that is still a member keeps what nobody else can have.
             let member = pick(Some(&*handle)).or_else(|| pick(None));
             let is_passed = member.is_some();
+            let member = member.filter(|_| !mutation::is_on(Mutation::SharedLost));
             if let Some(member) = member {
                 self.pass_on(now, &outgoing.message, member, out);
             }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::{
     codec::QoS,
     message::{Header, Message},
+    mutation::{self, Mutation},
     session::{Body, Notice, Outgoing, SessionHandle, SpilledRun, Subscription},
     time::Timestamp,
     topic::TopicFilter,
@@ -365,6 +366,9 @@ impl Shard {
         share: Option<&str>,
         reason: DropReason,
     ) {
+        if mutation::is_on(Mutation::DropUncounted) {
+            return;
+        }
         self.counters().drop(reason, 1);
         let session = &self.sessions[slot as usize];
         match share {

@@ -11,6 +11,7 @@ use crate::{
     codec::{QoS, ReasonCode},
     limits::{Limits, Overflow},
     message::Message,
+    mutation::{self, Mutation},
     session::{Body, Fetch, Fetched, LinkId, Presence, Request, Session, SessionHandle, Shed, Wanted},
     time::Timestamp,
 };
@@ -148,7 +149,8 @@ impl Shard {
         let policy = limits.session_queue_overflow;
         // A session that ends with its connection refuses nobody: its connection is closed instead.
         let has_say = session.is_durable() || policy != Overflow::Reject;
-        if has_say && !has_room(session, message, limits) {
+        let is_full = !has_room(session, message, limits) && !mutation::is_on(Mutation::QueueUnbounded);
+        if has_say && is_full {
             let is_swamped = is_swamped(
                 session.queued_messages(),
                 limits.session_queue_messages_max,

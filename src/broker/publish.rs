@@ -7,6 +7,7 @@ use crate::{
     codec::{Delivery, PacketId, PayloadFormat, Publish, QoS, ReasonCode},
     limits::Durability,
     message::{Header, Message},
+    mutation::{self, Mutation},
     session::{AliasError, Arrival, LinkId, Notice, RecordId, SessionHandle},
     time::Timestamp,
 };
@@ -129,6 +130,7 @@ impl Shard {
         }
         if let Delivery::ExactlyOnce(packet_id) = publish.delivery
             && self.sessions[slot as usize].inbound.is_unreleased(packet_id)
+            && !mutation::is_on(Mutation::RepetitionAccepted)
         {
             // [MQTT-4.3.3-10] the same message again. Its first PUBREC may still wait for the store.
             let session = &mut self.sessions[slot as usize];
@@ -236,6 +238,7 @@ impl Shard {
         let client_id = link.session.map_or("", |slot| &self.sessions[slot as usize].handle.client_id);
         match self.shared.authorize.decide(&link.settings.principal, client_id, Action::Publish, topic) {
             Decision::Allowed => Ok(()),
+            Decision::Denied if mutation::is_on(Mutation::DeniedAccepted) => Ok(()),
             Decision::Denied => {
                 Err(Fault { code: ReasonCode::NotAuthorized, why: "not authorized to publish" })
             }
@@ -685,7 +688,7 @@ pub(super) fn for_publisher<'a>(target: &'a Target, message: &Message) -> Option
     match &target.own {
         Own::Same => Some(target),
         Own::Nothing => {
-            if is_own() {
+            if is_own() && !mutation::is_on(Mutation::NoLocalIgnored) {
                 None
             } else {
                 Some(target)

@@ -19,6 +19,7 @@ use crate::{
     codec::QoS,
     limits::Limits,
     message::Message,
+    mutation::{self, Mutation},
     session::{Presence, SessionHandle, Subscription},
     topic::{self, FilterTree, TopicError, TopicFilter, TopicLimits},
 };
@@ -149,6 +150,9 @@ impl Router {
 
     /// Removes a subscription.
     pub fn unsubscribe(&self, filter: &TopicFilter, session: &SessionHandle) {
+        if mutation::is_on(Mutation::UnsubscribeForgotten) {
+            return;
+        }
         let mut filters = self.filters.write().unwrap_or_else(PoisonError::into_inner);
         let Some(subscribers) = filters.get_mut(filter.pattern()) else { return };
         let was_there = match filter.share_name() {

@@ -13,6 +13,7 @@ use crate::{
     acl::{Authorize, Open},
     limits::{Limits, Parking},
     message::Message,
+    mutation::{self, Mutation},
     session::RecordId,
     time::Timestamp,
     topic::{RetainedTree, TopicFilter, TopicLimits, TopicName},
@@ -177,7 +178,10 @@ impl RetainedStore {
         let old = if message.payload().is_empty() {
             retained.tree.remove(message.topic())
         } else {
-            let Ok(name) = TopicName::parse(message.topic(), topic_limits) else { return false };
+            let is_stale =
+                mutation::is_on(Mutation::RetainedStale) && retained.tree.get(message.topic()).is_some();
+            let name = TopicName::parse(message.topic(), topic_limits).ok().filter(|_| !is_stale);
+            let Some(name) = name else { return is_stale };
             retained.tree.insert(&name, message.clone())
         };
         let was_there = old.is_some();

@@ -6,6 +6,7 @@ use crate::{
         AckProperties, Packet, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionOptions,
         UnsubAck, Unsubscribe,
     },
+    mutation::{self, Mutation},
     session::{LinkId, Notice, Replay, StoredSubscription, Subscription, TakeSent},
     time::Timestamp,
     topic::{TopicError, TopicFilter},
@@ -141,7 +142,7 @@ impl Shard {
         // In the router before the retained messages are read: see `RetainedStore`.
         self.shared.router.subscribe(&filter, &session.handle, subscription);
         let handle = session.handle.clone();
-        if handle.is_durable() {
+        if handle.is_durable() && !mutation::is_on(Mutation::SubscriptionNotStored) {
             let filter = filter.clone();
             *gate = self
                 .journal_for(

@@ -36,6 +36,7 @@ pub use transient::{Source, Transient};
 
 use crate::{
     codec::{ReasonCode, SubscriptionOptions},
+    mutation::{self, Mutation},
     time::Timestamp,
     topic::TopicFilter,
 };
@@ -167,6 +168,11 @@ impl Session {
     /// and if never. `[MQTT-4.1.0-1]` `[MQTT-4.1.0-2]`
     pub fn ends_at(&self) -> Option<Timestamp> {
         match self.state {
+            SessionState::Detached(_)
+                if self.expiry_secs > 0 && mutation::is_on(Mutation::SessionImmortal) =>
+            {
+                None
+            }
             SessionState::Detached(since) if self.expiry_secs != u32::MAX => {
                 Some(since.plus_secs(self.expiry_secs))
             }

@@ -16,6 +16,7 @@ use crate::{
     broker::{Entry, Op},
     codec::PacketId,
     message::Message,
+    mutation::{self, Mutation},
     session::StoredSubscription,
     topic::TopicFilter,
 };
@@ -204,7 +205,7 @@ impl Ledger {
     /// One needs a record less.
     pub(super) fn release(&mut self, record: u64) -> Left {
         let left = self.counts.release(record);
-        if left == Left::Dead {
+        if left == Left::Dead && !mutation::is_on(Mutation::RecordLeft) {
             self.dead.push(record);
         }
         left

@@ -13,6 +13,7 @@ use std::{
 use crate::{
     codec::{PacketId, QoS},
     message::Message,
+    mutation::{self, Mutation},
 };
 
 use super::{
@@ -203,13 +204,15 @@ impl Outbound {
                 let at = self.queue.partition_point(|queued| queued.number < number);
                 self.queue.insert(at, queued);
             }
+            Some(_) if mutation::is_on(Mutation::OrderSwapped) => self.queue.push_front(queued),
             Some(_) | None => self.queue.push_back(queued),
         }
     }
 
     /// The next message to send, if the client's Receive Maximum leaves room for one. `[MQTT-3.3.4-9]`
     pub fn head(&self, receive_maximum: u16) -> Option<(&Outgoing, Attempt)> {
-        if self.inflight >= usize::from(receive_maximum) {
+        let window = usize::from(receive_maximum) + usize::from(mutation::is_on(Mutation::WindowTooLarge));
+        if self.inflight >= window {
             return None;
         }
         match self.again.front() {
@@ -311,6 +314,9 @@ impl Outbound {
     /// of their PUBRECs. `[MQTT-4.4.0-1]` `[MQTT-4.6.0-1]` `[MQTT-3.1.1/4.6.0-4]`
     pub fn resume(&mut self) -> Vec<PacketId> {
         self.take_back();
+        if mutation::is_on(Mutation::InflightForgotten) {
+            self.again.clear();
+        }
         let releases = (self.base..).zip(&self.window).filter_map(|(number, sending)| match sending {
             Sending::AwaitPubComp { step } => Some((*step, packet_id(number))),
             Sending::Reserved
@@ -391,6 +397,9 @@ impl Outbound {
             (Some(_), None) => true,
             (Some(share), Some(filter)) => **share == *filter,
         };
+        // [MQTT-4.8.2-4] QoS 2 stays with the member that it was sent to.
+        let is_lendable =
+            |outgoing: &Outgoing| outgoing.qos < QoS::ExactlyOnce || mutation::is_on(Mutation::SharedTwice);
         let mut taken = Vec::new();
         if sent == TakeSent::Yes {
             for (number, sending) in (self.base..).zip(&mut self.window) {
@@ -404,7 +413,7 @@ impl Outbound {
             }
             for Again { number, body } in std::mem::take(&mut self.again) {
                 match body {
-                    Body::Here(outgoing) if outgoing.qos < QoS::ExactlyOnce && is_wanted(&outgoing) => {
+                    Body::Here(outgoing) if is_lendable(&outgoing) && is_wanted(&outgoing) => {
                         taken.push((number, outgoing));
                     }
                     body => self.again.push_back(Again { number, body }),
@@ -578,5 +587,6 @@ impl Outbound {
 
 /// The packet identifier of a number. `[MQTT-2.2.1-4]`
 fn packet_id(number: u64) -> PacketId {
+    let number = if mutation::is_on(Mutation::IdentifierReused) { number % 4 } else { number };
     PacketId::MIN.saturating_add((number % PACKET_IDS) as u16)
 }
