@@ -1,7 +1,7 @@
 //! Acknowledgements, both ways.
 
 use crate::{
-    codec::{Ack, AckProperties, Packet, PacketId, ReasonCode},
+    codec::{Ack, AckProperties, Packet, PacketId, QoS, ReasonCode},
     limits::Durability,
     mutation::{self, Mutation},
     session::{AckError, Body, LinkId, SessionHandle},
@@ -225,6 +225,24 @@ impl Shard {
         if let Some(message) = body.record() {
             let op = Op::Settle { session: id, number, message: Some(message), base };
             self.journal.lazy(None, op);
+        }
+    }
+
+    /// A message is settled for a session because another member of the shared subscription has it. What is settled
+    /// out of turn is not stored, so after a crash the session would have it again, as long as others keep its
+    /// record: too often for QoS 2, which is stored as if its client owned it. `[MQTT-4.8.2-5]`
+    pub(super) fn settle_passed(&mut self, slot: u32, number: u64, published: QoS, body: &Body) {
+        let session = &self.sessions[slot as usize];
+        let (handle, base) = (session.handle.clone(), session.outbound.base());
+        match body.record().filter(|_| published == QoS::ExactlyOnce) {
+            Some(message) => {
+                let id = handle.id;
+                self.settle(&handle, body.size_bytes());
+                let received = Op::Received { session: handle, number, message };
+                self.journal.lazy(Some(self.shared.sequence.next()), received);
+                self.journal.lazy(None, Op::Settle { session: id, number, message: None, base });
+            }
+            None => self.settle_number(slot, number, body),
         }
     }
 

@@ -371,8 +371,9 @@ impl Shard {
                 self.pass_on(now, &outgoing.message, member, out);
             }
             // In the same batch as the record of the other member: it is queued for one of them always.
+            let published = outgoing.message.qos();
             let body = Body::Here(outgoing);
-            self.settle_number(slot, number, &body);
+            self.settle_passed(slot, number, published, &body);
             if !is_passed {
                 self.report_body(slot, &body, DropReason::NoMember, out);
             }
