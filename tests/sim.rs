@@ -18,6 +18,10 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|error| panic!("{variable} is no number: {error}")))
 }
 
+/// Seeds that a mutation has to be caught in.
+#[cfg(feature = "mutations")]
+const MUTATION_SEEDS: u64 = 4000;
+
 fn check(plan: Plan) {
     if let Some(violation) = run(plan) {
         panic!("\n{}", report(plan, &violation));
@@ -35,4 +39,27 @@ fn every_invariant_holds_whatever_happens() {
             (0..seeds).for_each(|seed| check(Plan { off, ..Plan::of(seed) }));
         }
     }
+}
+
+/// A check that sees nothing is worth nothing: each deliberate fault has to be seen.
+#[cfg(feature = "mutations")]
+#[test]
+fn every_mutation_is_caught() {
+    use dunlin::mutation::{Mutation, inject};
+    // A mutated broker may panic, which is a way to be caught.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut missed = Vec::new();
+    println!("| mutation | seeds | caught by |\n|---|---|---|");
+    for mutation in Mutation::ALL {
+        inject(Some(mutation));
+        let caught = (0..MUTATION_SEEDS).find_map(|seed| Some((seed + 1, run(Plan::of(seed))?)));
+        match caught {
+            Some((seeds, violation)) => println!("| {mutation:?} | {seeds} | `{}` |", violation.check),
+            None => missed.push(mutation),
+        }
+    }
+    inject(None);
+    std::panic::set_hook(hook);
+    assert!(missed.is_empty(), "{missed:?} are not caught by {MUTATION_SEEDS} seeds");
 }

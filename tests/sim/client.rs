@@ -86,6 +86,8 @@ pub(crate) struct Client {
     pub(crate) alias_out_maximum: u16,
     pub(crate) aliases_out: BTreeMap<String, NonZeroU16>,
     last_id: u16,
+    /// Its session ends with its connection.
+    is_transient: bool,
     /// Identifiers of QoS 2 messages that it owns.
     owned: BTreeSet<PacketId>,
     aliases_in: BTreeMap<NonZeroU16, String>,
@@ -127,6 +129,7 @@ impl Client {
             alias_out_maximum: 0,
             aliases_out: BTreeMap::new(),
             last_id: 0,
+            is_transient: false,
             owned: BTreeSet::new(),
             aliases_in: BTreeMap::new(),
         }
@@ -178,6 +181,7 @@ impl Client {
     ) {
         self.phase = Phase::Connecting { wire, clean };
         self.must_clean |= clean;
+        self.is_transient = self.expiry_of(clean) == 0;
         let is_v5 = self.version.is_v5();
         let will = will.map(|(message, delay_secs)| codec::Will {
             qos: message.qos,
@@ -216,6 +220,11 @@ impl Client {
     /// Its connection is gone.
     pub(crate) fn lose(&mut self) -> Option<Event> {
         let wire = self.wire()?;
+        // It knows that its session has ended with the connection.
+        if self.is_transient {
+            self.outgoing.clear();
+            self.owned.clear();
+        }
         self.phase = Phase::Offline;
         self.is_stalled = false;
         self.due.clear();

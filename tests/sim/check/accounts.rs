@@ -3,7 +3,7 @@
 
 use dunlin::broker::{Counters, DropReason, Shard};
 
-use super::{Broker, Check, Facts};
+use super::{Broker, Check, Facts, leaks};
 
 pub(super) struct Accounts;
 
@@ -37,6 +37,9 @@ impl Check for Accounts {
                 "{accepted} accepted, but {handed_over} handed over + {completed} completed + {queued} and \
                  {transient} queued + {dropped} dropped"
             ));
+        }
+        if broker.is_quiet() {
+            leaks::timers(broker)?;
         }
         let in_queues: usize = sessions().map(|session| session.handle.queued_messages()).sum();
         // What is on its way to its shard, or waits for the store, is in the account already.

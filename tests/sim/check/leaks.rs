@@ -26,6 +26,25 @@ pub(crate) fn of_broker(broker: &Broker, _: &Facts) -> Result<(), String> {
     left("timers", broker.shards().map(|shard| shard.timers()).sum::<usize>() - 1 - drops)
 }
 
+/// Every timer belongs to something that is there.
+pub(super) fn timers(broker: &Broker) -> Result<(), String> {
+    let shards = || broker.shards();
+    let links: usize = shards().map(|shard| shard.keep_alive_timers()).sum();
+    let sessions =
+        shards().flat_map(|shard| shard.sessions()).filter(|session| session.timer.is_some()).count();
+    let withheld: usize = shards().map(|shard| shard.withholding_links()).sum();
+    let drops = shards().filter(|shard| shard.drops().is_timed()).count();
+    let expected = links + sessions + withheld + drops + 1;
+    let found: usize = shards().map(|shard| shard.timers()).sum();
+    if found > expected {
+        return Err(format!(
+            "{found} timers, of {links} connections, {sessions} sessions, {withheld} withheld acknowledgements, \
+             {drops} accounts of drops and the sweep"
+        ));
+    }
+    Ok(())
+}
+
 /// The disk after the store has been closed: messages, sessions and what belongs to them leave no row.
 ///
 /// A start on a full disk leaves the runs that it finds where they are: nobody reads them, and the next start

@@ -1,7 +1,7 @@
 //! Retained = the last message that was published with RETAIN: a new subscriber gets it and nothing older, and the
 //! last that any subscriber gets is the newest. `[MQTT-3.3.1-5]` `[MQTT-3.3.1-6]`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin::codec::QoS;
 
@@ -17,11 +17,18 @@ pub(super) struct Retained {
     sent: BTreeMap<String, Vec<usize>>,
     /// The last that each session got of each topic.
     last: BTreeMap<(usize, u64, String), Option<usize>>,
+    /// Where something was sent again.
+    unsure: BTreeSet<(usize, u64, String)>,
 }
 
 impl Retained {
     pub(super) fn new(features: Features) -> Retained {
-        Retained { may_vanish: features.has(Feature::DiskFull), sent: BTreeMap::new(), last: BTreeMap::new() }
+        Retained {
+            may_vanish: features.has(Feature::DiskFull),
+            sent: BTreeMap::new(),
+            last: BTreeMap::new(),
+            unsure: BTreeSet::new(),
+        }
     }
 
     /// What may be retained: the last that was accepted, and what was sent later and nobody knows of.
@@ -64,6 +71,10 @@ impl Check for Retained {
             }
             Event::Delivered(delivered) if delivered.topic.starts_with("r/") => {
                 let key = (delivered.client, facts.epochs[delivered.wire], delivered.topic.clone());
+                // What is sent again may be older than what came since.
+                if delivered.dup {
+                    self.unsure.insert(key.clone());
+                }
                 self.last.insert(key, delivered.message);
             }
             _ => {}
@@ -86,6 +97,7 @@ impl Check for Retained {
             let possible = self.possible(topic, facts);
             // With QoS 1 and 2 all the way the newest reaches everybody who is there for it.
             let is_sure = known.epoch == *epoch
+                && !self.unsure.contains(&(*client, *epoch, topic.clone()))
                 && possible.len() == 1
                 && self.sent[topic].last().is_some_and(|number| {
                     let message = &facts.messages[*number];
