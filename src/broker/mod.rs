@@ -142,8 +142,7 @@ impl Shard {
                 Ok(())
             }
             Packet::Disconnect(disconnect) => self.on_disconnect(id, slot, disconnect),
-            // [MQTT-3.1.0-2]
-            Packet::Connect(_) => Err(misbehaved(ReasonCode::ProtocolError, "a second CONNECT")),
+            Packet::Connect(_) => Err(second_connect()),
             Packet::Auth(_) => {
                 Err(misbehaved(ReasonCode::ProtocolError, "AUTH without an authentication method in CONNECT"))
             }
@@ -164,6 +163,8 @@ impl Shard {
             Some(PacketKind::ConnAck | PacketKind::SubAck | PacketKind::UnsubAck | PacketKind::PingResp) => {
                 from_server_only()
             }
+            // Its own reason codes, such as 0x84 for its version, are for CONNACK alone.
+            Some(PacketKind::Connect) => second_connect(),
             _ => Cause::Malformed(error),
         };
         self.close(now, id, cause, out);
@@ -414,6 +415,11 @@ impl Outputs {
 
 fn from_server_only() -> Cause {
     misbehaved(ReasonCode::ProtocolError, "a packet that only a server sends")
+}
+
+/// [MQTT-3.1.0-2] whatever is in it.
+fn second_connect() -> Cause {
+    misbehaved(ReasonCode::ProtocolError, "a second CONNECT")
 }
 
 /// A cause that is the client's fault.

@@ -105,6 +105,17 @@ fn a_second_connect_is_a_protocol_error() {
     });
 }
 
+// [MQTT-3.1.0-2] [MQTT-3.14.2-1] the codes for what is wrong in it are not for DISCONNECT.
+#[test]
+fn a_second_connect_is_a_protocol_error_even_if_the_first_would_be_refused() {
+    for (name, level) in [(&b"MQTX"[..], 4), (b"MQTT", 9)] {
+        let world = World::new();
+        let client = world.connect(Setup::v5("c"));
+        client.send_bytes(&connect_bytes(name, level, 2, &[0, 1, b'c']));
+        client.expect_closed(ReasonCode::ProtocolError);
+    }
+}
+
 // [MQTT-3.1.0-1] [MQTT-3.1.1/3.1.0-1]
 #[test]
 fn anything_but_connect_first_closes_the_connection_without_an_answer() {
