@@ -296,6 +296,13 @@ impl World {
         self.0.borrow().shared.clone()
     }
 
+    /// The clients that have a session.
+    pub(crate) fn client_ids(&self) -> Vec<String> {
+        let inner = self.0.borrow();
+        let sessions = inner.nodes.iter().flat_map(|node| node.shard.sessions());
+        sessions.map(|session| session.handle.client_id.to_string()).collect()
+    }
+
     /// Messages that wait in a session to be sent.
     pub(crate) fn waiting(&self, client_id: &str) -> usize {
         let inner = self.0.borrow();
@@ -620,6 +627,7 @@ impl Inner {
 
     fn on_packet(&mut self, peer: usize, packet: &Packet<'_>) {
         let now = self.now;
+        self.peers[peer].note_read(packet);
         match (self.peers[peer].link, packet) {
             (Some((index, link)), _) => {
                 let node = &mut self.nodes[index];
@@ -646,7 +654,7 @@ impl Inner {
     }
 
     fn on_connect(&mut self, peer: usize, connect: &Connect<'_>) {
-        self.peers[peer].setup.version = connect.version;
+        self.peers[peer].setup.note(connect);
         if let Err(refusal) = admit(connect, &self.shared) {
             return self.refuse(peer, &refusal, connect.version);
         }

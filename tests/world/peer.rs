@@ -160,8 +160,8 @@ impl Peer {
         assert!(self.inflight.len() <= usize::from(maximum), "more PUBLISH than the Receive Maximum");
     }
 
-    /// Takes note of what the client sends.
-    pub(super) fn note_sent(&mut self, packet: &Packet<'_>) {
+    /// Takes note of what the broker has read of what the client sent.
+    pub(super) fn note_read(&mut self, packet: &Packet<'_>) {
         match packet {
             Packet::PubAck(ack) | Packet::PubComp(ack) => {
                 self.inflight.remove(&ack.packet_id.get());
@@ -188,7 +188,6 @@ impl Peer {
                 _ => None,
             };
             if let Some(answer) = answer {
-                self.note_sent(&answer);
                 codec::encode(&answer, self.setup.version, answers);
                 if !matches!(packet, Packet::Publish(_)) {
                     return;
