@@ -137,7 +137,7 @@ impl Pair {
             while !left.is_empty() {
                 let stream = self.stream.as_mut().expect("the handshake is done");
                 match poll(|cx| Pin::new(&mut *stream).poll_write(cx, left)) {
-                    Poll::Ready(Ok(count)) => left = &left[count..],
+                    Poll::Ready(Ok(count)) if count > 0 => left = &left[count..],
                     other => panic!("writing to a client that reads: {other:?}"),
                 }
                 let flushed = poll(|cx| Pin::new(&mut *stream).poll_flush(cx));

@@ -42,8 +42,24 @@ fn packets() -> Named {
 
 /// Filters and names, put in, looked up and taken out.
 fn topics() -> Vec<Vec<u8>> {
-    let texts =
-        ["a/b", "a/+/b", "a/#", "#", "+", "$SYS/x", "$SYS/#", "a", "a/", "/", "$share/g/a/+", "a-b", "a/b/c"];
+    let texts = [
+        "a/b",
+        "a/+/b",
+        "a/#",
+        "#",
+        "+",
+        "$SYS/x",
+        "$SYS/#",
+        "a",
+        "a/",
+        "/",
+        "$share/g/a/+",
+        "a-b",
+        "a/b/c",
+        "a0/b",
+        "+/b",
+        "a/c/d",
+    ];
     let operation =
         |operation: u8, text: &str| [&[operation | (text.len() as u8) << 3], text.as_bytes()].concat();
     let all = |operations: &[u8]| {
