@@ -139,7 +139,9 @@ impl Indexes {
     /// Everything can be taken out, and nothing is left then.
     fn clear(&mut self) {
         for (pattern, number) in std::mem::take(&mut self.patterns) {
-            let filter = TopicFilter::parse(&pattern, &self.limits).expect("it was a filter before");
+            // By way of a shared filter, for the pattern of one may itself look like a shared filter.
+            let filter = TopicFilter::parse(&format!("$share/g/{pattern}"), &self.limits);
+            let filter = filter.expect("its pattern was that of a filter before");
             assert_eq!(self.filters.remove(&filter), Some(number), "remove {pattern:?}");
         }
         for (name, number) in std::mem::take(&mut self.names) {
