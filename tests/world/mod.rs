@@ -627,11 +627,16 @@ impl Inner {
 
     fn on_packet(&mut self, peer: usize, packet: &Packet<'_>) {
         let now = self.now;
-        self.peers[peer].note_read(packet);
+        let early = self.peers[peer].note_read(packet);
         match (self.peers[peer].link, packet) {
             (Some((index, link)), _) => {
+                let unknown = self.shared.sum(|counters| counters.acks_unknown.value());
                 let node = &mut self.nodes[index];
                 node.shard.packet(now, link, packet, &mut node.out);
+                let is_known = self.shared.sum(|counters| counters.acks_unknown.value()) == unknown;
+                if let Some(id) = early.filter(|_| is_known) {
+                    self.peers[peer].note_settled_early(id);
+                }
             }
             (None, Packet::Connect(connect)) => self.on_connect(peer, connect),
             // What the shell does with a connection that does not begin with CONNECT.
