@@ -3,7 +3,10 @@
 
 use std::{cell::RefCell, collections::BTreeSet, rc::Rc, time::Duration};
 
-use dunlin::codec::{Delivery, PacketId, PacketKind, QoS, ReasonCode};
+use dunlin::{
+    codec::{Delivery, PacketId, PacketKind, QoS, ReasonCode},
+    topic::TopicFilter,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -257,17 +260,20 @@ pub(crate) async fn be_guest(who: Who, ledger: Rc<Ledger>) {
 }
 
 async fn visit_as_guest(who: &Who, ledger: &Ledger) -> Result<(), Gone> {
-    // They differ, so that what the first has left on its way is not taken for what the second gets.
     const FIRST: [&str; 3] = ["flow/#", "flow/+/q1", "flow/+/q2"];
     const SECOND: [&str; 4] = ["+/+/q1", "flow/5/#", "state/+", "$share/guests/flow/+/q1"];
     let mut connection = Connection::open(who, None).await?;
     ledger.count(|counts| counts.connects += 1);
+    let mut former: Option<TopicFilter> = None;
     for filters in [&FIRST[..], &SECOND[..]] {
         let filter = filters[ledger.below(filters.len() as u64) as usize];
         let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][ledger.below(3) as usize];
         ledger.count(|counts| counts.subscribes += 1);
         connection.subscribe(filter, qos);
-        let tracker = Tracker::new(ledger, filter, qos, Since::Any);
+        let mut tracker = Tracker::new(ledger, filter, qos, Since::Any);
+        if let Some(former) = former.replace(tracker.filter().clone()) {
+            tracker.allow_leftovers(ledger, &former);
+        }
         // Other guests get the rest of what is shared.
         let tracker = (!filter.starts_with("$share/")).then_some(tracker);
         let mut stay = Stay { tracker, unreleased: BTreeSet::new(), has_left: false };
@@ -276,11 +282,12 @@ async fn visit_as_guest(who: &Who, ledger: &Ledger) -> Result<(), Gone> {
             stay.listen(&mut connection, until, &who.id, ledger).await?;
         }
         connection.unsubscribe(filter);
-        // What was on its way still comes.
-        let mut is_quiet = false;
-        while !(is_quiet && stay.has_left) {
-            let until = Instant::now() + Duration::from_millis(200);
-            is_quiet = !stay.listen(&mut connection, until, &who.id, ledger).await?;
+        let deadline = Instant::now() + PATIENCE;
+        while !stay.has_left {
+            stay.listen(&mut connection, deadline, &who.id, ledger).await?;
+            if Instant::now() >= deadline {
+                return Err(Gone("no UNSUBACK came".into()));
+            }
         }
     }
     if ledger.below(2) == 0 {
@@ -298,17 +305,15 @@ struct Stay {
 }
 
 impl Stay {
-    /// Takes in what comes next. Returns whether something did.
+    /// Takes in what comes next.
     async fn listen(
         &mut self,
         connection: &mut Connection,
         until: Instant,
         id: &str,
         ledger: &Ledger,
-    ) -> Result<bool, Gone> {
-        let got = connection.read(until).await?;
-        let is_something = !got.is_empty();
-        for got in got {
+    ) -> Result<(), Gone> {
+        for got in connection.read(until).await? {
             match got {
                 Got::Publish { topic, payload, delivery, .. } => {
                     let is_new = acknowledge(connection, delivery, &mut self.unreleased);
@@ -325,7 +330,7 @@ impl Stay {
                 Got::SubAck | Got::PingResp => {}
             }
         }
-        Ok(is_something)
+        Ok(())
     }
 }
 
