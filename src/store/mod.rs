@@ -21,6 +21,7 @@ mod plan;
 mod record;
 mod recovery;
 mod restore;
+mod rewrite;
 pub mod salvage;
 mod shape;
 mod spill;
@@ -39,6 +40,8 @@ pub use guard::{Panicked, guarded, is_guarded};
 pub use layout::Layout;
 pub use local::{LocalError, LocalStore};
 pub use restore::{RestoreError, Restored, restore};
+#[doc(hidden)]
+pub use rewrite::{StoredAs, page_items, rewritten};
 pub use shape::{KeyShape, Shape, ValueShape};
 pub use tables::SCHEMA;
 

@@ -56,7 +56,8 @@ pub(super) fn decode(first: u64, row: &[u8]) -> Result<Vec<StoredMessage>, Malfo
     reader.expect_kind(RUN)?;
     let mut messages = Vec::with_capacity(row.len() / REFERENCE_BYTES);
     let count = (row.len() - 2) / REFERENCE_BYTES;
-    for number in (first..).take(count) {
+    let end = first.checked_add(count as u64).ok_or(Malformed("its numbers are too high"))?;
+    for number in first..end {
         let record = u64::from(reader.u32()?) | u64::from(reader.u16()?) << 32;
         let size = reader.u32()?;
         let qos = if size & 1 == 1 { QoS::ExactlyOnce } else { QoS::AtLeastOnce };

@@ -200,20 +200,3 @@ fn forwarded_properties_are_all_but_those_of_one_hop() {
         assert_eq!(decode_forwarded(&raw), Ok(expected));
     });
 }
-
-/// Not a test: gives the fuzzer the table to start from.
-#[test]
-#[ignore = "writes fuzz/corpus"]
-fn write_fuzz_seeds() {
-    for target in ["decode", "round_trip"] {
-        let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
-        std::fs::create_dir_all(&corpus).unwrap();
-        for (number, row) in vectors::rows().iter().enumerate().filter(|(_, row)| row.bytes.len() < 4096) {
-            for &version in row.versions {
-                let mut input = vec![version as u8, 0];
-                input.extend_from_slice(&row.bytes);
-                std::fs::write(corpus.join(format!("{number:03}-{version:?}")), input).unwrap();
-            }
-        }
-    }
-}

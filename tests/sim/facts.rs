@@ -179,6 +179,22 @@ impl Facts {
                 self.messages[*message].accepted.get_or_insert((step, now));
             }
             Event::Refused { message } => self.messages[*message].is_refused = true,
+            Event::Subscribing { .. }
+            | Event::Subscribed { .. }
+            | Event::Unsubscribing { .. }
+            | Event::Unsubscribed { .. } => self.apply_to_interests(event),
+            Event::Connected { .. }
+            | Event::Lost { .. }
+            | Event::Delivered(_)
+            | Event::Freed { .. }
+            | Event::Started => {}
+        }
+    }
+
+    /// What becomes of subscriptions.
+    fn apply_to_interests(&mut self, event: &Event) {
+        let step = self.step;
+        match event {
             Event::Subscribing { client, interest } => {
                 let mut interest = interest.clone();
                 self.end_filter(*client, &interest.filter, |interest| {
@@ -198,11 +214,7 @@ impl Facts {
                     interest.ended.get_or_insert(step);
                 }
             }),
-            Event::Connected { .. }
-            | Event::Lost { .. }
-            | Event::Delivered(_)
-            | Event::Freed { .. }
-            | Event::Started => {}
+            _ => {}
         }
     }
 

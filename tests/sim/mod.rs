@@ -8,7 +8,7 @@
 //! |---|---|
 //! | what may happen in a run | `features` |
 //! | what clients do | `script` (decisions), `client` (the protocol) |
-//! | what the world does | `world`, `link` (network), `keeper` (store), `broker` (shards) |
+//! | what the world does | `world`, `link` (network), `connection` (its two ends), `keeper` (store), `broker` (shards) |
 //! | what must be true | `check/`, a file per invariant, over `event` and `facts` |
 //! | why a seed fails | `trace`, `shrink` |
 
@@ -17,6 +17,7 @@
 mod broker;
 mod check;
 mod client;
+mod connection;
 mod event;
 mod facts;
 mod features;

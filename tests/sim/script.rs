@@ -241,7 +241,7 @@ impl World {
     /// Connects while the broker has a connection of the client.
     fn take_over(&mut self, client: usize, clean: bool) {
         let Some(event) = self.clients[client].lose() else { return };
-        self.emit(event);
+        self.emit(&event);
         self.dial(client, clean);
     }
 

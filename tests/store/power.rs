@@ -44,11 +44,16 @@ pub(crate) fn life(seed: u64, losses: usize, syncs_lie: bool) -> Result<(), Stri
         disk.state().syncs_lie = syncs_lie;
         let reach = 1 + driver.rng.below(300);
         disk.arm(reach, Fault::PowerLoss);
-        (promised, told) = run(committer, &mut driver, adopted)?;
+        (promised, told) = run(committer, &mut driver, adopted, &disk)?;
         if !disk.is_dead() {
             disk.disarm();
         }
-        disk.restart(&mut driver.rng);
+        // Where the process alone ended, the system still has what it wrote.
+        if driver.rng.one_in(4) {
+            disk.revive();
+        } else {
+            disk.restart(&mut driver.rng);
+        }
     }
     Ok(())
 }
@@ -76,7 +81,12 @@ pub(crate) fn start() -> Instant {
 }
 
 /// Runs until the power fails, or for long enough. Returns what was promised, and that with the last group.
-fn run(mut committer: Committer, driver: &mut Driver, model: Model) -> Result<(Model, Model), String> {
+fn run(
+    mut committer: Committer,
+    driver: &mut Driver,
+    model: Model,
+    disk: &Disk,
+) -> Result<(Model, Model), String> {
     let shards = Arc::new(Told::default());
     let attached: Arc<dyn Committed> = shards.clone();
     committer.attach(&attached);
@@ -102,6 +112,9 @@ fn run(mut committer: Committer, driver: &mut Driver, model: Model) -> Result<(M
     // Whether it succeeds or not, nothing is lost.
     if driver.rng.one_in(3) && committer.close(now).is_ok() {
         promised.forget_settled();
+    } else {
+        // What the database would write when it is dropped is not written either.
+        disk.kill();
     }
     Ok((promised.clone(), promised))
 }

@@ -58,10 +58,7 @@ impl Client {
     /// Sends a packet.
     pub(crate) fn send(&self, packet: &Packet<'_>) {
         let mut bytes = Vec::new();
-        self.with_peer(|peer| {
-            peer.note_sent(packet);
-            codec::encode(packet, peer.setup.version, &mut bytes);
-        });
+        self.with_peer(|peer| codec::encode(packet, peer.setup.version, &mut bytes));
         self.send_bytes(&bytes);
     }
 

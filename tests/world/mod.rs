@@ -296,6 +296,13 @@ impl World {
         self.0.borrow().shared.clone()
     }
 
+    /// The clients that have a session.
+    pub(crate) fn client_ids(&self) -> Vec<String> {
+        let inner = self.0.borrow();
+        let sessions = inner.nodes.iter().flat_map(|node| node.shard.sessions());
+        sessions.map(|session| session.handle.client_id.to_string()).collect()
+    }
+
     /// Messages that wait in a session to be sent.
     pub(crate) fn waiting(&self, client_id: &str) -> usize {
         self.with_session(client_id, |session| session.transient.len() + session.outbound.queued())
@@ -625,10 +632,16 @@ impl Inner {
 
     fn on_packet(&mut self, peer: usize, packet: &Packet<'_>) {
         let now = self.now;
+        let early = self.peers[peer].note_read(packet);
         match (self.peers[peer].link, packet) {
             (Some((index, link)), _) => {
+                let unknown = self.shared.sum(|counters| counters.acks_unknown.value());
                 let node = &mut self.nodes[index];
                 node.shard.packet(now, link, packet, &mut node.out);
+                let is_known = self.shared.sum(|counters| counters.acks_unknown.value()) == unknown;
+                if let Some(id) = early.filter(|_| is_known) {
+                    self.peers[peer].note_settled_early(id);
+                }
             }
             (None, Packet::Connect(connect)) => self.on_connect(peer, connect),
             // What the shell does with a connection that does not begin with CONNECT.
@@ -651,7 +664,7 @@ impl Inner {
     }
 
     fn on_connect(&mut self, peer: usize, connect: &Connect<'_>) {
-        self.peers[peer].setup.version = connect.version;
+        self.peers[peer].setup.note(connect);
         if let Err(refusal) = admit(connect, &self.shared) {
             return self.refuse(peer, &refusal, connect.version);
         }

@@ -1,6 +1,6 @@
 //! The client's end of one connection: what it received, and the rules that this has to obey.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin::{
     codec::{
@@ -62,6 +62,8 @@ pub(super) struct Peer {
     aliases: BTreeMap<u16, String>,
     /// Identifiers of PUBLISH that it received and has not acknowledged to the end.
     inflight: BTreeMap<u16, QoS>,
+    /// Identifiers of PUBLISH that it has acknowledged to the end, and not received yet.
+    settled_early: BTreeSet<u16>,
     packets: usize,
     is_over: bool,
 }
@@ -80,6 +82,7 @@ impl Peer {
             last_id: 0,
             aliases: BTreeMap::new(),
             inflight: BTreeMap::new(),
+            settled_early: BTreeSet::new(),
             packets: 0,
             is_over: false,
             setup,
@@ -153,6 +156,10 @@ impl Peer {
             assert!(self.aliases.contains_key(&alias.get()), "topic alias {alias} has no topic");
         }
         let Some(id) = publish.delivery.packet_id() else { return };
+        // The broker has written it before it read the acknowledgement, and has sent another one since.
+        if self.settled_early.remove(&id.get()) {
+            return;
+        }
         let before = self.inflight.insert(id.get(), publish.delivery.qos());
         assert_eq!(before, None, "packet identifier {id} is in use on this connection");
         let said = self.setup.receive_maximum.filter(|_| self.setup.version.is_v5());
@@ -160,17 +167,20 @@ impl Peer {
         assert!(self.inflight.len() <= usize::from(maximum), "more PUBLISH than the Receive Maximum");
     }
 
-    /// Takes note of what the client sends.
-    pub(super) fn note_sent(&mut self, packet: &Packet<'_>) {
-        match packet {
-            Packet::PubAck(ack) | Packet::PubComp(ack) => {
-                self.inflight.remove(&ack.packet_id.get());
-            }
-            Packet::PubRec(ack) if ack.reason.is_error() => {
-                self.inflight.remove(&ack.packet_id.get());
-            }
-            _ => {}
-        }
+    /// Takes note of what the broker reads of what the client sent. Returns the identifier of a message that ends
+    /// with it, if the client has not received one.
+    pub(super) fn note_read(&mut self, packet: &Packet<'_>) -> Option<u16> {
+        let id = match packet {
+            Packet::PubAck(ack) | Packet::PubComp(ack) => ack.packet_id.get(),
+            Packet::PubRec(ack) if ack.reason.is_error() => ack.packet_id.get(),
+            _ => return None,
+        };
+        self.inflight.remove(&id).is_none().then_some(id)
+    }
+
+    /// The broker has taken an acknowledgement of what it has written and the client has not received.
+    pub(super) fn note_settled_early(&mut self, id: u16) {
+        self.settled_early.insert(id);
     }
 
     fn receive(&mut self, packet: &Packet<'_>, frame: &[u8], answers: &mut Vec<u8>) {
@@ -188,7 +198,6 @@ impl Peer {
                 _ => None,
             };
             if let Some(answer) = answer {
-                self.note_sent(&answer);
                 codec::encode(&answer, self.setup.version, answers);
                 if !matches!(packet, Packet::Publish(_)) {
                     return;

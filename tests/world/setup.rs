@@ -119,6 +119,16 @@ impl Setup {
         Setup { will: Some(will), ..self }
     }
 
+    /// Takes over from a CONNECT what the broker has to heed: its bytes may have been written by other means.
+    pub(super) fn note(&mut self, connect: &Connect<'_>) {
+        let properties = &connect.properties;
+        self.version = connect.version;
+        self.receive_maximum = properties.receive_maximum.map(NonZeroU16::get);
+        self.packet_bytes_max = properties.packet_bytes_max.map(NonZeroU32::get);
+        self.alias_maximum = properties.topic_alias_maximum;
+        self.problem_information = properties.request_problem_information;
+    }
+
     /// The packet as bytes.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let properties = ConnectProperties {

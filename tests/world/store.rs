@@ -240,7 +240,8 @@ impl Image {
             let push = |message: &Arc<Message>| retained.push(message.clone());
             from = shared.retained.for_each_matching(&all, &start, now, push);
         }
-        let stored = recovered.retained.values().filter(|message| !message.is_expired(now));
+        let is_told = |message: &&Arc<Message>| !message.is_expired(now) && !message.topic().starts_with('$');
+        let stored = recovered.retained.values().filter(is_told);
         assert!(stored.eq(&retained), "retained messages: {:?} of {retained:?}", recovered.retained);
         let mut stored: BTreeMap<u64, StoredSession> =
             recovered.sessions.into_iter().map(|session| (session.id, session)).collect();

@@ -24,6 +24,7 @@ pub(super) use report::compact_utc;
 pub use report::{Findings, TableFindings};
 
 use image::{Image, Trust};
+pub(super) use page::items as page_items;
 use page::{Root, Slot, TableEntry, Widths};
 
 use super::{

@@ -282,6 +282,18 @@ impl Leaf {
     }
 }
 
+/// Reads bytes as a page and goes through all of it. How many rows or children it has. A seam for the fuzzer.
+pub(in crate::store) fn items(bytes: &[u8], key: Option<usize>, value: Option<usize>) -> usize {
+    match Page::read(bytes, Widths { key, value }) {
+        Some(Page::Leaf(leaf)) => {
+            let rows = leaf.rows.iter().flatten().map(|row| row.of(bytes));
+            rows.filter(|(key, value)| key.len() + value.len() <= bytes.len()).count()
+        }
+        Some(Page::Branch(branch)) => branch.children.len(),
+        None => 0,
+    }
+}
+
 impl Row {
     /// Key and value, from the page that the row was found in.
     pub(super) fn of(self, page: &[u8]) -> (&[u8], &[u8]) {

@@ -1,7 +1,5 @@
 //! Every queue within its limit.
 
-use dunlin::limits::Overflow;
-
 use super::{super::broker::Rules, Broker, Check, Facts};
 
 pub(super) struct Limited {
@@ -28,11 +26,7 @@ impl Check for Limited {
         let under_way = facts.clients.len() * 12 + broker.forwards();
         for session in broker.shards().flat_map(|shard| shard.sessions()) {
             let queued = session.handle.queued_messages();
-            let allowed = match limits.session_queue_overflow {
-                Overflow::Reject | Overflow::DropNewest => limits.session_queue_messages_max,
-                Overflow::DropOldest => limits.session_queue_messages_max + usize::from(u16::MAX.min(64)),
-                Overflow::Backpressure => limits.session_queue_messages_max + under_way,
-            };
+            let allowed = limits.session_queue_messages_max;
             if queued > allowed.saturating_add(under_way) {
                 return Err(format!(
                     "{queued} messages are queued for {}, of {allowed}",

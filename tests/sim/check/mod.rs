@@ -54,7 +54,7 @@ pub(crate) fn all(features: Features, rules: &Rules) -> Vec<Box<dyn Check>> {
     vec![
         Box::new(acknowledged::Acknowledged::new(rules)),
         Box::new(exactly_once::ExactlyOnce::default()),
-        Box::new(order::Order::default()),
+        Box::new(order::Order::new(rules)),
         Box::new(window::Window::default()),
         Box::new(sessions::Sessions::default()),
         Box::new(one_link::OneLink),

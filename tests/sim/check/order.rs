@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin::codec::QoS;
 
-use super::{super::event::Delivered, Check, Event, Facts};
+use super::{
+    super::{broker::Rules, event::Delivered},
+    Check, Event, Facts,
+};
 
 #[derive(Default)]
 pub(super) struct Order {
+    /// Whether full queues drop messages.
+    may_drop: bool,
     seen: BTreeSet<(usize, u64, usize)>,
     newest: BTreeMap<Stream, usize>,
 }
@@ -23,6 +28,12 @@ struct Stream {
     delivered: QoS,
 }
 
+impl Order {
+    pub(super) fn new(rules: &Rules) -> Order {
+        Order { may_drop: rules.may_drop(), ..Order::default() }
+    }
+}
+
 impl Check for Order {
     fn name(&self) -> &'static str {
         "order"
@@ -36,8 +47,10 @@ impl Check for Order {
         let message = &facts.messages[number];
         // Members of a shared subscription each get a part; retained messages come again; what was sent again has
         // its place where it was sent first or last.
-        // After a crash nobody knows what was sent: one that had expired instead comes now, marked as sent before.
-        let is_revived = delivered.dup && facts.crashes > 0 && message.expiry_secs.is_some();
+        // After a crash nobody knows what was sent: one that was dropped instead, since it had expired or its queue was
+        // full, comes now, marked as sent before.
+        let may_be_dropped = message.expiry_secs.is_some() || self.may_drop;
+        let is_revived = delivered.dup && facts.crashes > 0 && may_be_dropped;
         let is_exempt =
             is_revived || message.retain || message.is_repeated || is_shared(delivered, facts) || !is_new;
         if is_exempt || delivered.is_repetition {
