@@ -9,4 +9,5 @@ mod crash {
     mod damaged;
     mod full;
     mod killed;
+    mod restarted;
 }

@@ -1,11 +1,15 @@
 //! Every queue within its limit.
 
+use dunlin::limits::Overflow;
+
 use super::{super::broker::Rules, Broker, Check, Facts};
 
 pub(super) struct Limited {
     rules: Rules,
 }
 
+/// Messages that a queue may be over its limit by while its publishers wait, as in the broker.
+const SLACK_MESSAGES: usize = 65_536;
 /// Bytes that an outbox may be over its limit by: the answers to what was read in one go.
 const SLACK_BYTES: usize = 64 * 1024;
 
@@ -26,7 +30,12 @@ impl Check for Limited {
         let under_way = facts.clients.len() * 12 + broker.forwards();
         for session in broker.shards().flat_map(|shard| shard.sessions()) {
             let queued = session.handle.queued_messages();
-            let allowed = limits.session_queue_messages_max;
+            // Publishers that are made to wait, and come again on new connections, may add so many.
+            let slack = match limits.session_queue_overflow {
+                Overflow::Backpressure => SLACK_MESSAGES,
+                Overflow::Reject | Overflow::DropOldest | Overflow::DropNewest => 0,
+            };
+            let allowed = limits.session_queue_messages_max + slack;
             if queued > allowed.saturating_add(under_way) {
                 return Err(format!(
                     "{queued} messages are queued for {}, of {allowed}",
