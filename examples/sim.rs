@@ -19,6 +19,11 @@ use std::{
 use clap::Parser;
 use sim::{Features, Plan, report, run};
 
+// Half of what a run does is to allocate.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Runs seeds of the simulator.
 #[derive(Parser)]
 struct Options {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
 };
 
 use dunlin::store::Medium;
@@ -246,14 +246,24 @@ impl StorageBackend for Scratch {
     }
 }
 
+/// A new database. All are alike, so one is made.
+fn empty() -> Result<Vec<u8>, redb::DatabaseError> {
+    static EMPTY: OnceLock<Vec<u8>> = OnceLock::new();
+    if let Some(bytes) = EMPTY.get() {
+        return Ok(bytes.clone());
+    }
+    let scratch = Scratch::default();
+    drop(Database::builder().create_with_backend(scratch.clone())?);
+    let mut bytes = vec![0; scratch.len()? as usize];
+    scratch.read(0, &mut bytes)?;
+    Ok(EMPTY.get_or_init(|| bytes).clone())
+}
+
 impl Medium for Disk {
     /// A new database is made elsewhere and appears whole, as a file that is renamed.
     fn open(&self, cache_bytes: usize) -> Result<Database, redb::DatabaseError> {
         if !self.state().exists {
-            let scratch = Scratch::default();
-            drop(Database::builder().create_with_backend(scratch.clone())?);
-            let mut bytes = vec![0; scratch.len()? as usize];
-            scratch.read(0, &mut bytes)?;
+            let bytes = empty()?;
             let mut state = self.state();
             let cycle = state.cycle;
             state.operate(cycle, true)?;
