@@ -33,7 +33,11 @@ impl Check for Limited {
             // Publishers that are made to wait, and come again on new connections, may add so many.
             let slack = match limits.session_queue_overflow {
                 Overflow::Backpressure => SLACK_MESSAGES,
-                Overflow::Reject | Overflow::DropOldest | Overflow::DropNewest => 0,
+                // What was sent is not dropped any more.
+                Overflow::DropOldest => {
+                    facts.clients.iter().map(|known| known.receive_maximum).max().unwrap_or(0)
+                }
+                Overflow::Reject | Overflow::DropNewest => 0,
             };
             let allowed = limits.session_queue_messages_max + slack;
             if queued > allowed.saturating_add(under_way) {
