@@ -1,7 +1,7 @@
 //! Deliberate faults, to check the checks: each must be noticed by the simulator.
 //!
-//! They exist with the feature `mutations` alone, which nothing but `tests/sim` is built with. Without it asking is a
-//! constant, and the compiler removes what depends on it.
+//! They can be injected with the feature `mutations` alone, which nothing but `tests/sim` is built with. Without it
+//! asking is a constant, and the compiler removes what depends on it.
 
 /// Something that the broker does wrong while it is injected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -228,19 +228,17 @@ impl Shard {
         }
     }
 
-    /// A message is settled for a session because another member of the shared subscription has it. What is settled
-    /// out of turn is not stored, so after a crash the session would have it again, as long as others keep its
-    /// record: too often for QoS 2, which is stored as if its client owned it. `[MQTT-4.8.2-5]`
+    /// A message is settled for a session that goes on, because another member of the shared subscription has it.
+    /// What is settled out of turn is not stored otherwise: after a crash the session would have the message again
+    /// where somebody else keeps its record, which is too often for QoS 2. `[MQTT-4.8.2-5]`
     pub(super) fn settle_passed(&mut self, slot: u32, number: u64, published: QoS, body: &Body) {
         let session = &self.sessions[slot as usize];
         let (handle, base) = (session.handle.clone(), session.outbound.base());
         match body.record().filter(|_| published == QoS::ExactlyOnce) {
             Some(message) => {
-                let id = handle.id;
                 self.settle(&handle, body.size_bytes());
-                let received = Op::Received { session: handle, number, message };
-                self.journal.lazy(Some(self.shared.sequence.next()), received);
-                self.journal.lazy(None, Op::Settle { session: id, number, message: None, base });
+                let op = Op::Passed { session: handle, number, message, base };
+                self.journal.lazy(Some(self.shared.sequence.next()), op);
             }
             None => self.settle_number(slot, number, body),
         }

@@ -373,7 +373,11 @@ impl Shard {
             // In the same batch as the record of the other member: it is queued for one of them always.
             let published = outgoing.message.qos();
             let body = Body::Here(outgoing);
-            self.settle_passed(slot, number, published, &body);
+            match sent {
+                // The session ends, and all that it had with it.
+                TakeSent::Yes => self.settle_number(slot, number, &body),
+                TakeSent::No | TakeSent::UpTo(_) => self.settle_passed(slot, number, published, &body),
+            }
             if !is_passed {
                 self.report_body(slot, &body, DropReason::NoMember, out);
             }

@@ -118,6 +118,18 @@ pub enum Op {
         /// Record of the message, which the session does not need any more.
         message: RecordId,
     },
+    /// Another member of a shared subscription has a QoS 2 message that was queued for this session. It is settled
+    /// here, in turn or not, and must be so after a crash too, or both would get it. `[MQTT-4.8.2-5]`
+    Passed {
+        /// The session that does not get it.
+        session: Arc<SessionHandle>,
+        /// Number of the message in the session.
+        number: u64,
+        /// Record of the message, which the session does not need any more.
+        message: RecordId,
+        /// All numbers of the session below this one are settled.
+        base: u64,
+    },
     /// A number is settled for one session, which may have ended. Nothing waits for it.
     Settle {
         /// The subscriber, by its identifier in the store.

@@ -149,8 +149,8 @@ impl Shard {
         let policy = limits.session_queue_overflow;
         // A session that ends with its connection refuses nobody: its connection is closed instead.
         let has_say = session.is_durable() || policy != Overflow::Reject;
-        let is_full = !has_room(session, message, limits) && !mutation::is_on(Mutation::QueueUnbounded);
-        if has_say && is_full {
+        let has_room = || has_room(session, message, limits) || mutation::is_on(Mutation::QueueUnbounded);
+        if has_say && !has_room() {
             let is_swamped = is_swamped(
                 session.queued_messages(),
                 limits.session_queue_messages_max,

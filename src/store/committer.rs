@@ -211,6 +211,7 @@ impl Committer {
             | Op::Append { .. }
             | Op::Release { .. }
             | Op::Received { .. }
+            | Op::Passed { .. }
             | Op::Settle { .. } => {}
         }
     }

@@ -273,7 +273,7 @@ impl Size {
                 ENTRY_BYTES + filter.as_str().len()
             }
             Op::EndSession { records, .. } => ENTRY_BYTES + size_of_val(records.as_slice()),
-            Op::Release { .. } | Op::Received { .. } => ENTRY_BYTES,
+            Op::Release { .. } | Op::Received { .. } | Op::Passed { .. } => ENTRY_BYTES,
         });
         Size { ops: batch.entries.len(), bytes: bytes.sum() }
     }

@@ -181,6 +181,14 @@ impl Ledger {
                 self.own(record, session.id, *number);
                 self.release(message.get());
             }
+            Op::Passed { session, number, message, base } => {
+                // If the message's record goes, nothing has to be kept of that.
+                if self.release(message.get()) == Left::Needed {
+                    puts.put(record, |out| record::passed(out, session.id, *number));
+                    self.pass(record, session.id, *number);
+                }
+                self.raise(session.id, *base);
+            }
             Op::Settle { session, number, message, base } => {
                 let message = message.map(|message| message.get());
                 self.settle(*session, *number, message, *base);
@@ -292,6 +300,24 @@ impl Ledger {
         }
     }
 
+    /// A number is settled, which a record says.
+    pub(super) fn pass(&mut self, record: u64, session: u64, number: u64) {
+        let account = self.change_by(record, session);
+        account.upto = account.upto.max(record);
+        account.is_moved = true;
+        if number >= account.base {
+            account.done.insert(number);
+        }
+    }
+
+    fn raise(&mut self, session: u64, base: u64) {
+        if let Some(account) = self.accounts.get_mut(&session)
+            && account.raise(base)
+        {
+            self.change(session).is_moved = true;
+        }
+    }
+
     /// A number is settled. If its record goes, nothing has to be kept of that; otherwise a restart would
     /// find the target in the record, and must know that it is settled.
     fn settle(&mut self, session: u64, number: u64, message: Option<u64>, base: u64) {
@@ -304,10 +330,8 @@ impl Ledger {
             if number >= account.base {
                 account.done.insert(number);
             }
-        } else if let Some(account) = self.accounts.get_mut(&session)
-            && account.raise(base)
-        {
-            self.change(session).is_moved = true;
+        } else {
+            self.raise(session, base);
         }
     }
 

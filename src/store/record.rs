@@ -22,6 +22,7 @@ const PUT_SUBSCRIPTION: u8 = 4;
 const REMOVE_SUBSCRIPTION: u8 = 5;
 const RELEASE: u8 = 6;
 const RECEIVED: u8 = 7;
+const PASSED: u8 = 8;
 
 /// One record of the log, as its bytes have it.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub(super) enum Record<'a> {
     RemoveSubscription { session: u64, filter: &'a str },
     Release { session: u64, packet_id: PacketId },
     Received { session: u64, number: u64 },
+    Passed { session: u64, number: u64 },
 }
 
 /// A message with its targets.
@@ -264,6 +266,11 @@ pub(super) fn received(out: &mut Vec<u8>, session: u64, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
+pub(super) fn passed(out: &mut Vec<u8>, session: u64, number: u64) {
+    of_session(out, PASSED, session);
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
 /// Reads a record, which must be exactly as long as it says.
 pub(super) fn decode(bytes: &[u8]) -> Result<Record<'_>, Malformed> {
     let mut reader = Reader::new(bytes);
@@ -282,6 +289,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record<'_>, Malformed> {
         REMOVE_SUBSCRIPTION => Record::RemoveSubscription { session, filter: reader.text()? },
         RELEASE => Record::Release { session, packet_id: reader.packet_id()? },
         RECEIVED => Record::Received { session, number: reader.u64()? },
+        PASSED => Record::Passed { session, number: reader.u64()? },
         _ => return Err(Malformed("its kind is unknown")),
     };
     reader.end()?;

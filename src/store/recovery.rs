@@ -302,6 +302,10 @@ impl Recovery {
                 self.ledger.own(record, session, number);
                 self.saw_number(session, number);
             }
+            Record::Passed { session, number } => {
+                self.ledger.pass(record, session, number);
+                self.saw_number(session, number);
+            }
         }
         Ok(())
     }

@@ -75,6 +75,7 @@ fn write_record(out: &mut Vec<u8>, record: &Record<'_>) {
         Record::RemoveSubscription { session, filter } => record::remove_subscription(out, *session, filter),
         Record::Release { session, packet_id } => record::release(out, *session, *packet_id),
         Record::Received { session, number } => record::received(out, *session, *number),
+        Record::Passed { session, number } => record::passed(out, *session, *number),
     }
 }
 

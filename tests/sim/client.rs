@@ -90,6 +90,8 @@ pub(crate) struct Client {
     is_transient: bool,
     /// Identifiers of QoS 2 messages that it owns.
     owned: BTreeSet<PacketId>,
+    /// Identifiers of all that came with QoS 2 in this session.
+    received: BTreeSet<PacketId>,
     aliases_in: BTreeMap<NonZeroU16, String>,
 }
 
@@ -131,6 +133,7 @@ impl Client {
             last_id: 0,
             is_transient: false,
             owned: BTreeSet::new(),
+            received: BTreeSet::new(),
             aliases_in: BTreeMap::new(),
         }
     }
@@ -224,6 +227,7 @@ impl Client {
         if self.is_transient {
             self.outgoing.clear();
             self.owned.clear();
+            self.received.clear();
         }
         self.phase = Phase::Offline;
         self.is_stalled = false;
@@ -387,15 +391,16 @@ impl Client {
             Packet::PubAck(ack) | Packet::PubRec(ack) => {
                 self.on_first_ack(packet.kind(), ack, messages, turn)
             }
-            Packet::PubComp(ack) => {
-                // After a restart the broker may not know what it has confirmed already.
-                self.outgoing.retain(|outgoing| outgoing.id != ack.packet_id);
-                Ok(())
-            }
+            Packet::PubComp(ack) => self.on_pub_comp(ack.packet_id),
             Packet::PubRel(ack) => {
                 self.owned.remove(&ack.packet_id);
                 self.due.push_back((PacketKind::PubComp, ack.packet_id));
-                Ok(())
+                // It comes again until PUBCOMP has arrived, but never for what was never sent.
+                if self.received.contains(&ack.packet_id) {
+                    Ok(())
+                } else {
+                    Err(format!("{} was never sent with QoS 2", ack.packet_id))
+                }
             }
             Packet::SubAck(ack) => self.on_sub_ack(ack.packet_id, ack.codes, turn),
             Packet::UnsubAck(ack) => match self.awaited.remove(&ack.packet_id) {
@@ -461,6 +466,7 @@ impl Client {
         } else {
             self.outgoing.clear();
             self.owned.clear();
+            self.received.clear();
         }
         Ok(())
     }
@@ -520,6 +526,16 @@ impl Client {
         Ok(())
     }
 
+    fn on_pub_comp(&mut self, id: PacketId) -> Result<(), String> {
+        // One that is not in use answers a PUBREL that was sent again.
+        let Some(at) = self.outgoing.iter().position(|outgoing| outgoing.id == id) else { return Ok(()) };
+        if !self.outgoing[at].is_released {
+            return Err(format!("{id} was not released"));
+        }
+        self.outgoing.remove(at);
+        Ok(())
+    }
+
     fn on_sub_ack(&mut self, id: PacketId, codes: &[u8], turn: &mut Turn) -> Result<(), String> {
         let Some(Awaited::Subscribe { filter, qos }) = self.awaited.remove(&id) else {
             return Err("nobody asked".into());
@@ -554,6 +570,7 @@ impl Client {
             }
             Delivery::ExactlyOnce(id) => {
                 self.due.push_back((PacketKind::PubRec, id));
+                self.received.insert(id);
                 !self.owned.insert(id)
             }
         };

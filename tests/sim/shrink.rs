@@ -17,7 +17,7 @@ fn shrink(plan: Plan, violation: &Violation) -> Plan {
             best = smaller;
         }
     }
-    let mut acts = 200;
+    let mut acts = plan.acts.unwrap_or(200);
     let mut step = 100;
     while step > 0 {
         let fewer = Plan { acts: Some(acts - step), ..best };
@@ -51,7 +51,7 @@ fn options(plan: Plan) -> String {
         true => String::new(),
         false => format!(" DUNLIN_SIM_OFF={}", plan.off),
     };
-    format!("{acts}{off} cargo test --test sim (commit {})", commit())
+    format!("{acts}{off} cargo test --test sim  # commit {}", commit())
 }
 
 /// The commit that is checked out, so that whoever reads the line later knows what it is about.

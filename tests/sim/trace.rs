@@ -30,7 +30,7 @@ impl Trace {
         self.line(now, || describe(event, facts, clients));
     }
 
-    /// The last lines, and of those before, what concerns the same clients and messages.
+    /// The last lines.
     pub(crate) fn tail(&self, lines_max: usize) -> Vec<&str> {
         let lines = self.lines.iter().flatten();
         let skipped = self.lines.as_ref().map_or(0, VecDeque::len).saturating_sub(lines_max);

@@ -158,6 +158,8 @@ impl Model {
                     known.owned.insert(*number);
                 }
             }
+            // The driver passes nothing on.
+            Op::Passed { .. } => {}
             Op::Settle { session, number, .. } => {
                 if let Some(known) = self.sessions.get_mut(session) {
                     if let Some(queued) = known.queued.remove(number) {

@@ -311,6 +311,31 @@ fn an_exactly_once_message_that_the_client_owns_stays_owned_until_it_is_complete
     assert_eq!((recovered.sessions[0].owned.len(), recovered.sessions[0].messages.len()), (0, 0));
 }
 
+// The first number is open, so the base does not tell; and another session keeps the record.
+#[test]
+fn a_message_that_went_to_another_member_does_not_come_back() {
+    let mut bench = Bench::new();
+    let sessions = [bench.session("a"), bench.session("b")];
+    let targets =
+        |number| sessions.iter().map(|session| target(session, number, QoS::ExactlyOnce)).collect::<Vec<_>>();
+    bench.commit(vec![append(text(1), targets(0))]);
+    let message = RecordId::new(bench.record);
+    bench.commit(vec![append(text(2), targets(1))]);
+    bench.commit(vec![Op::Passed { session: sessions[0].clone(), number: 1, message, base: 0 }]);
+    for _ in 0..3 {
+        let (mut again, recovered) = bench.restart();
+        let numbers = |at: usize| -> Vec<u64> {
+            recovered.sessions[at].messages.iter().map(|message| message.number).collect()
+        };
+        assert_eq!((numbers(0), numbers(1)), (vec![0], vec![0, 1]));
+        assert!(recovered.sessions[0].owned.is_empty(), "its client does not have it");
+        assert_eq!(recovered.sessions[0].next_number, 2);
+        // Folded or not, it stays so.
+        again.pass(6);
+        bench = again;
+    }
+}
+
 #[test]
 fn a_packet_identifier_is_taken_until_it_is_released() {
     let mut bench = Bench::new();

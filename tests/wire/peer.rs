@@ -74,7 +74,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         while let Decoded::Incomplete(_) =
             codec::decode(&self.received, self.version, PACKET_BYTES_LIMIT).unwrap()
         {
-            if !self.read().await.unwrap() {
+            let is_open = match self.read().await {
+                // Who still writes to a broker that has closed its side is told so.
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+                read => read.unwrap(),
+            };
+            if !is_open {
                 assert!(self.received.is_empty(), "{:?} before the end", self.received);
                 return None;
             }

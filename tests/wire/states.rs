@@ -166,13 +166,14 @@ async fn reach(server: &Server, state: State, version: Version, name: &str) -> O
 
 /// What the broker answers to some bytes, and whether it then closes the connection.
 async fn answer(peer: &mut Peer<TcpStream>, state: State, bytes: &[u8]) -> String {
-    // The broker may be gone already: then it is not heard.
-    let _: std::io::Result<()> = peer.stream.write_all(bytes).await;
+    let mut bytes = bytes.to_vec();
     let is_connected = matches!(state, State::Connected | State::ConnectedByMethod | State::Reauthenticating);
     if is_connected {
         // Its answer tells that there is none to come before it.
-        let _: std::io::Result<()> = peer.stream.write_all(&encoded(&Packet::PingReq, peer.version)).await;
+        bytes.extend(encoded(&Packet::PingReq, peer.version));
     }
+    // The broker may be gone already: then it is not heard.
+    let _: std::io::Result<()> = peer.stream.write_all(&bytes).await;
     let mut answers = Vec::new();
     let is_open = loop {
         let Some((kind, answer)) = peer.next_or_end(|packet| (packet.kind(), text(packet))).await else {

@@ -61,6 +61,13 @@ impl Image {
             *known = (*known).max(*base);
             return;
         }
+        if let Op::Passed { session, number, base, .. } = &entry.op {
+            let is_new = self.settled.entry(session.id).or_default().insert(*number);
+            assert!(is_new, "{number} of {} is passed on twice", session.client_id);
+            let known = self.bases.entry(session.id).or_default();
+            *known = (*known).max(*base);
+            return;
+        }
         if let Op::Spill { session, messages } = &entry.op {
             let first = messages[0].number;
             assert!((first..).zip(messages).all(|(number, message)| message.number == number));
@@ -122,7 +129,7 @@ impl Image {
                 Op::Received { session, number, .. } => {
                     known(&mut sessions, session).owned.insert(*number);
                 }
-                Op::Settle { .. } | Op::Spill { .. } | Op::Unspill { .. } => {}
+                Op::Passed { .. } | Op::Settle { .. } | Op::Spill { .. } | Op::Unspill { .. } => {}
             }
         }
         // The session of a target may be made by a later record of another shard, or have ended before.

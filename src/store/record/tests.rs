@@ -264,6 +264,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("retained row", encoded(|out| image::retained(out, 12, &message))),
         ("spilled key", spill::key((5, 9)).to_vec()),
         ("spilled row", spill::encode(&run())),
+        ("passed", encoded(|out| passed(out, 5, 9))),
     ]
 }
 
