@@ -36,6 +36,10 @@ pub enum Mutation {
     NoLocalIgnored,
     /// Who may publish what is not asked.
     DeniedAccepted,
+    /// Who may subscribe to what is not asked.
+    DeniedGranted,
+    /// That a session has ended is not stored.
+    EndNotStored,
     /// Messages of a member that leaves a shared subscription are lost.
     SharedLost,
     /// Messages of a member that leaves a shared subscription go to another one though they were sent.
@@ -64,7 +68,7 @@ mod injected {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Mutation; 24] = [
+        pub const ALL: [Mutation; 26] = [
             Mutation::AckBeforeCommit,
             Mutation::RepetitionAccepted,
             Mutation::ReleaseNotStored,
@@ -80,6 +84,8 @@ mod injected {
             Mutation::UnsubscribeForgotten,
             Mutation::NoLocalIgnored,
             Mutation::DeniedAccepted,
+            Mutation::DeniedGranted,
+            Mutation::EndNotStored,
             Mutation::SharedLost,
             Mutation::SharedTwice,
             Mutation::QueueUnbounded,

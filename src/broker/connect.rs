@@ -498,8 +498,7 @@ impl Shard {
         let undelivered = bodies.len() + spilled.iter().map(|run| run.count as usize).sum::<usize>();
         self.counters().sessions.sub(1);
         out.events.push(Event::SessionEnded { client_id: handle.client_id.clone(), undelivered });
-        let gate = handle
-            .is_durable()
+        let gate = (handle.is_durable() && !mutation::is_on(Mutation::EndNotStored))
             .then(|| self.journal_gating(Op::EndSession { session: handle.clone(), records }));
         for SpilledRun { first, .. } in spilled {
             let (session, cause) = (handle.clone(), Unspill::Ended);

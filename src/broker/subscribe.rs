@@ -118,9 +118,9 @@ impl Shard {
         let principal = &self.links[id.slot as usize].settings.principal;
         let session = &mut self.sessions[slot as usize];
         let client_id = &session.handle.client_id;
-        if self.shared.authorize.decide(principal, client_id, Action::Subscribe, filter.pattern())
-            == Decision::Denied
-        {
+        let decision =
+            self.shared.authorize.decide(principal, client_id, Action::Subscribe, filter.pattern());
+        if decision == Decision::Denied && !mutation::is_on(Mutation::DeniedGranted) {
             return Err(ReasonCode::NotAuthorized);
         }
         let is_known = session.subscriptions.contains_key(&filter);

@@ -17,6 +17,7 @@ use dunlin::{
 };
 
 use super::{
+    broker::FORBIDDEN,
     event::{Delivered, Event},
     facts::{Interest, Message},
 };
@@ -73,6 +74,10 @@ pub(crate) struct Client {
     pub(crate) phase: Phase,
     /// It asked for a new session and was not answered: it asks again.
     pub(crate) must_clean: bool,
+    /// Queues or the disk may be full.
+    pub(crate) may_be_refused: bool,
+    /// It may not subscribe to everything.
+    pub(crate) is_deaf: bool,
     /// It does not read.
     pub(crate) is_stalled: bool,
     /// Acknowledgements are sent when it comes to them.
@@ -122,6 +127,8 @@ impl Client {
             keep_alive_secs: 0,
             phase: Phase::Offline,
             must_clean: false,
+            may_be_refused: false,
+            is_deaf: false,
             is_stalled: false,
             is_late: false,
             outgoing: Vec::new(),
@@ -504,7 +511,7 @@ impl Client {
         if ack.reason.is_error() {
             let is_expected = match ack.reason {
                 ReasonCode::NotAuthorized => what.is_denied,
-                ReasonCode::QuotaExceeded => true,
+                ReasonCode::QuotaExceeded => self.may_be_refused,
                 _ => false,
             };
             if !is_expected {
@@ -541,8 +548,9 @@ impl Client {
             return Err("nobody asked".into());
         };
         let is_granted = match codes {
-            [code] if *code == qos as u8 => true,
-            [0x80 | 0x87 | 0x97] => false,
+            [code] if *code == qos as u8 && !(self.is_deaf && filter == FORBIDDEN) => true,
+            [0x80 | 0x87] if self.is_deaf && filter == FORBIDDEN => false,
+            [0x80 | 0x97] if self.may_be_refused => false,
             other => return Err(format!("{other:?} for QoS {qos:?}")),
         };
         turn.events.push(Event::Subscribed { client: self.number, filter, is_granted });

@@ -72,12 +72,15 @@ impl World {
         self.at(at, Wake::Fault(fault));
     }
 
-    fn add(&mut self, client: Client) {
+    fn add(&mut self, mut client: Client) {
         let said = client.receive_maximum.filter(|_| client.version == Version::V5);
         let receive_maximum = match client.version {
             Version::V5 => said.map_or(usize::from(u16::MAX), |maximum| maximum.get().into()),
             Version::V31 | Version::V311 => self.rules.limits.inflight_messages_max.into(),
         };
+        client.may_be_refused =
+            self.features.has(Feature::SmallQueues) || self.features.has(Feature::DiskFull);
+        client.is_deaf = client.id.contains(NO_SUBSCRIBER);
         self.facts.clients.push(Known { receive_maximum, ..Known::default() });
         self.clients.push(client);
     }

@@ -8,23 +8,15 @@ use super::{Check, Event, Facts};
 /// What the broker must know of a client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Session {
-    None,
+    /// It has none, and that went to the store at this moment.
+    None { noted_at: u64 },
     /// Nobody can tell.
     Unsure,
     /// It has one with this expiry interval, whose connection ended at some moment between these two; when that went
     /// to the store, and whether the client ever knew.
-    Detached {
-        expiry_secs: u32,
-        earliest: u64,
-        latest: u64,
-        noted_at: u64,
-        is_known: bool,
-    },
+    Detached { expiry_secs: u32, earliest: u64, latest: u64, noted_at: u64, is_known: bool },
     /// It has one with a connection, and its client knows since then.
-    Attached {
-        expiry_secs: u32,
-        known_at: Option<u64>,
-    },
+    Attached { expiry_secs: u32, known_at: Option<u64> },
 }
 
 #[derive(Default)]
@@ -37,7 +29,7 @@ impl Session {
     /// Whether it must, or must not, be there at a moment; `None` if nobody can tell.
     fn is_there(self, now: u64) -> Option<bool> {
         match self {
-            Session::None => Some(false),
+            Session::None { .. } => Some(false),
             Session::Unsure => None,
             Session::Attached { expiry_secs, .. } => Some(expiry_secs > 0),
             Session::Detached { expiry_secs: u32::MAX, .. } => Some(true),
@@ -64,7 +56,7 @@ impl Check for Sessions {
         let now = facts.now.as_millis();
         match event {
             Event::Opened { client, clean, present, expiry_secs, .. } => {
-                let before = self.sessions.get(client).copied().unwrap_or(Session::None);
+                let before = self.sessions.get(client).copied().unwrap_or(Session::None { noted_at: 0 });
                 let expected = if *clean { Some(false) } else { before.is_there(now) };
                 let after = Session::Attached { expiry_secs: *expiry_secs, known_at: None };
                 self.sessions.insert(*client, after);
@@ -82,7 +74,7 @@ impl Check for Sessions {
             Event::Closed { client, .. } => {
                 let before = self.sessions.get(client).copied();
                 let after = match before {
-                    Some(Session::Attached { expiry_secs: 0, .. }) => Session::None,
+                    Some(Session::Attached { expiry_secs: 0, .. }) => Session::None { noted_at: now },
                     Some(Session::Attached { expiry_secs, known_at }) => {
                         let is_known = known_at.is_some();
                         Session::Detached { expiry_secs, earliest: now, latest: now, noted_at: now, is_known }
@@ -115,10 +107,11 @@ impl Check for Sessions {
 
 fn after_crash(session: Session, unsure_since: u64, now: u64) -> Session {
     match session {
+        Session::None { noted_at } if noted_at < unsure_since => session,
         // What is not on disk yet may be an end, too.
-        Session::None | Session::Unsure => Session::Unsure,
+        Session::None { .. } | Session::Unsure => Session::Unsure,
         Session::Attached { known_at: None, .. } => Session::Unsure,
-        Session::Attached { expiry_secs: 0, .. } => Session::None,
+        Session::Attached { expiry_secs: 0, .. } => Session::None { noted_at: now },
         Session::Attached { expiry_secs, .. } => {
             Session::Detached { expiry_secs, earliest: now, latest: now, noted_at: now, is_known: true }
         }
