@@ -46,7 +46,8 @@ impl Retained {
             if may_expire || self.may_vanish && message.qos == QoS::AtMostOnce {
                 possible.push(None);
             }
-            if message.accepted.is_some() {
+            // What was sent again counts from one of these times: what was sent between them may be later.
+            if message.accepted.is_some() && !message.is_repeated {
                 return possible;
             }
         }
