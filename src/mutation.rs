@@ -46,6 +46,10 @@ pub enum Mutation {
     SharedTwice,
     /// Queues take more than their limit.
     QueueUnbounded,
+    /// All queues together take more than their limit.
+    QueuesUnbounded,
+    /// The oldest messages are not dropped to make room.
+    OldestKept,
     /// What is dropped is not counted.
     DropUncounted,
     /// Messages do not expire.
@@ -58,6 +62,12 @@ pub enum Mutation {
     RecordLeft,
     /// The timer of a connection stays when it is closed.
     TimerLeft,
+    /// That a shared message went to another member is not stored.
+    PassedForgotten,
+    /// A store that started without a reserve does not make one.
+    ReserveForgotten,
+    /// What a start makes of sessions waits for a client.
+    StartNotStored,
 }
 
 #[cfg(feature = "mutations")]
@@ -68,7 +78,7 @@ mod injected {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Mutation; 26] = [
+        pub const ALL: [Mutation; 31] = [
             Mutation::AckBeforeCommit,
             Mutation::RepetitionAccepted,
             Mutation::ReleaseNotStored,
@@ -89,12 +99,17 @@ mod injected {
             Mutation::SharedLost,
             Mutation::SharedTwice,
             Mutation::QueueUnbounded,
+            Mutation::QueuesUnbounded,
+            Mutation::OldestKept,
             Mutation::DropUncounted,
             Mutation::ExpiryIgnored,
             Mutation::SessionImmortal,
             Mutation::InflightForgotten,
             Mutation::RecordLeft,
             Mutation::TimerLeft,
+            Mutation::PassedForgotten,
+            Mutation::ReserveForgotten,
+            Mutation::StartNotStored,
         ];
     }
 
@@ -107,7 +122,7 @@ mod injected {
         CURRENT.set(mutation);
     }
 
-    pub(crate) fn is_on(mutation: Mutation) -> bool {
+    pub fn is_on(mutation: Mutation) -> bool {
         CURRENT.get() == Some(mutation)
     }
 }
@@ -115,11 +130,11 @@ mod injected {
 #[cfg(feature = "mutations")]
 pub use injected::inject;
 #[cfg(feature = "mutations")]
-pub(crate) use injected::is_on;
+pub use injected::is_on;
 
 /// Whether the broker is to do this wrong.
 #[cfg(not(feature = "mutations"))]
 #[inline(always)]
-pub(crate) const fn is_on(_: Mutation) -> bool {
+pub const fn is_on(_: Mutation) -> bool {
     false
 }

@@ -55,24 +55,8 @@ fn every_invariant_holds_whatever_happens() {
     }
 }
 
-/// Seeds that have found something that was changed, by what it was: see `docs/testing.md`. What a seed does changes with the
-/// simulator, so each fault that can be shown otherwise has a test of its own as well.
-const FOUND: [(&str, u64); 3] = [
-    ("a store that started on a full disk never made its reserve", 223),
-    ("what a start made of sessions waited for the first client of their shard", 11_682),
-    ("a shared QoS 2 message that was passed on was delivered to both members after a crash", 30_905),
-];
-
-#[test]
-fn what_was_found_once_is_not_found_again() {
-    for (what, seed) in FOUND {
-        if let Some(violation) = run(Plan::of(seed)) {
-            panic!("{what}:\n{}", report(Plan::of(seed), &violation));
-        }
-    }
-}
-
-/// A check that sees nothing is worth nothing: each deliberate fault has to be seen.
+/// A check that sees nothing is worth nothing: each deliberate fault has to be seen. The last ones are those that
+/// the simulator has found, made again.
 #[cfg(feature = "mutations")]
 #[test]
 fn every_mutation_is_caught() {

@@ -234,7 +234,8 @@ impl Shard {
     pub(super) fn settle_passed(&mut self, slot: u32, number: u64, published: QoS, body: &Body) {
         let session = &self.sessions[slot as usize];
         let (handle, base) = (session.handle.clone(), session.outbound.base());
-        match body.record().filter(|_| published == QoS::ExactlyOnce) {
+        let is_told = published == QoS::ExactlyOnce && !mutation::is_on(Mutation::PassedForgotten);
+        match body.record().filter(|_| is_told) {
             Some(message) => {
                 self.settle(&handle, body.size_bytes());
                 let op = Op::Passed { session: handle, number, message, base };

@@ -133,6 +133,9 @@ impl Shard {
 
     /// Whether all queues together have no room for one more message.
     pub(super) fn is_crowded(&self, message: &Message) -> bool {
+        if mutation::is_on(Mutation::QueuesUnbounded) {
+            return false;
+        }
         let limits = &self.shared.limits;
         self.shared.queued_messages() >= limits.queues_messages_max
             || self.shared.queued_bytes().saturating_add(message.size_bytes()) > limits.queues_bytes_max
@@ -249,7 +252,9 @@ impl Shard {
             || handle.queued_bytes() - bytes > limits.session_queue_bytes_max;
         let are_over = self.shared.queued_messages() - messages > limits.queues_messages_max
             || self.shared.queued_bytes() - bytes > limits.queues_bytes_max;
-        (sheds(limits.session_queue_overflow) && is_over) || (sheds(limits.queues_overflow) && are_over)
+        let is_due =
+            (sheds(limits.session_queue_overflow) && is_over) || (sheds(limits.queues_overflow) && are_over);
+        is_due && !mutation::is_on(Mutation::OldestKept)
     }
 
     fn are_queues_over(&self) -> bool {

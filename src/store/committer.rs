@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     broker::{Batch, Entry, Op, Unspill, Urgency},
+    mutation::{self, Mutation},
     session::{Fetch, Fetched, StoredMessage},
     time::Timestamp,
 };
@@ -97,7 +98,7 @@ impl Committer {
             Err(OpenError::Damaged(text.to_owned()))
         })?;
         // On a disk that is full when the broker starts there may be none; it is made as soon as there is room.
-        let is_reserve_spent = medium.make_reserve().is_err();
+        let is_reserve_spent = medium.make_reserve().is_err() && !mutation::is_on(Mutation::ReserveForgotten);
         let mut committer = Committer {
             medium,
             cache_bytes: options.cache_bytes,

@@ -70,15 +70,23 @@ impl Interest {
         self.granted.is_some_and(|granted| granted < from) && self.ending.is_none_or(|ending| ending > to)
     }
 
-    /// Whether the broker may have had it at some time from this step on.
-    pub(crate) fn is_possible(&self, from: u64) -> bool {
-        self.ended.is_none_or(|ended| ended > from)
+    /// Whether the broker may have had it when it took this message, or got to know of it later.
+    pub(crate) fn is_possible(&self, message: &Message) -> bool {
+        let (sent, accepted) = (message.sent.map_or(0, |(step, _)| step), message.accepted);
+        // A retained message comes to who subscribes later, and what a member of a shared subscription leaves to one
+        // that joins later.
+        let is_late = accepted.is_some_and(|(accepted, _)| self.asked > accepted);
+        message.retain || (self.ended.is_none_or(|ended| ended > sent) && (!is_late || self.is_shared()))
     }
 }
 
 /// What is known of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
+    /// Its client identifier.
+    pub(crate) id: String,
+    /// It belongs to the shared subscription.
+    pub(crate) is_member: bool,
     pub(crate) interests: Vec<Interest>,
     /// Counts its sessions: what was promised to one is void in the next.
     pub(crate) epoch: u64,

@@ -68,7 +68,8 @@ impl World {
     }
 
     fn plan_fault(&mut self, fault: Feature) {
-        let at = self.now + self.rng.below([500, 5000, 60_000][self.rng.clone().below(3) as usize]);
+        let within = [500, 5000, 60_000][self.rng.below(3) as usize];
+        let at = self.now + self.rng.below(within);
         self.at(at, Wake::Fault(fault));
     }
 
@@ -81,7 +82,8 @@ impl World {
         client.may_be_refused =
             self.features.has(Feature::SmallQueues) || self.features.has(Feature::DiskFull);
         client.is_deaf = client.id.contains(NO_SUBSCRIBER);
-        self.facts.clients.push(Known { receive_maximum, ..Known::default() });
+        let (id, is_member) = (client.id.clone(), client.role == Role::Member);
+        self.facts.clients.push(Known { id, is_member, receive_maximum, ..Known::default() });
         self.clients.push(client);
     }
 
@@ -207,8 +209,9 @@ impl World {
             self.carry_out(wire, turn);
             return;
         }
-        let has = |feature| self.features.has(feature);
-        match self.rng.clone().below(100) {
+        let features = self.features;
+        let has = |feature| features.has(feature);
+        match self.rng.below(100) {
             0..=3 if has(Feature::Cuts) => self.cut(wire),
             4..=5 if has(Feature::HalfOpen) => self.vanish(client),
             6..=9 if has(Feature::Takeover) => {
@@ -235,7 +238,6 @@ impl World {
             }
             _ => self.publish(client, wire),
         }
-        self.rng.next();
         if self.clients[client].is_stalled && self.rng.one_in(4) {
             self.unstall(client);
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin::{
     broker::Event as Happened,
+    mutation::{self, Mutation},
     session::{Fetch, LinkId},
     time::Timestamp,
 };
@@ -428,7 +429,8 @@ impl World {
                 self.cut(wire);
             }
         }
-        let downtime = 1 + self.rng.below([10, 1000, 60_000][self.rng.clone().below(3) as usize]);
+        let within = [10, 1000, 60_000][self.rng.below(3) as usize];
+        let downtime = 1 + self.rng.below(within);
         self.at(self.now + downtime, Wake::Start);
     }
 
@@ -455,7 +457,9 @@ impl World {
                 self.broker = Some(broker);
                 self.emit(&Event::Started);
                 for shard in 0..self.rules.shards {
-                    self.turn(shard, |shard, now, out| shard.timeout(now, out));
+                    if !mutation::is_on(Mutation::StartNotStored) {
+                        self.turn(shard, |shard, now, out| shard.timeout(now, out));
+                    }
                 }
             }
             Err(error) => self.fail("store", format!("the broker does not start: {error}")),

@@ -22,8 +22,7 @@ const CONNACK_BYTES_MAX: u32 = 1024;
 /// What is owed.
 pub(crate) struct Verdict {
     greeting: Greeting,
-    /// Packets that answer one of the client's, each with its packet identifier and number of codes.
-    answers: Vec<(PacketKind, u16, usize)>,
+    answers: Vec<Answer>,
     ending: Ending,
     /// Whether the client acknowledges what it may not have got: that breaks the protocol if it has got
     /// something else with that packet identifier.
@@ -31,6 +30,9 @@ pub(crate) struct Verdict {
     /// Packets that were judged, the last one included. The broker hears no more of them.
     pub(crate) packets: usize,
 }
+
+/// A packet that answers one of the client's, with its packet identifier and number of codes.
+type Answer = (PacketKind, u16, usize);
 
 /// The answer to the first packet.
 #[derive(Clone, Copy, PartialEq)]
@@ -94,8 +96,28 @@ impl Verdict {
     }
 
     /// Whether the client is let in, if it can be told.
-    pub(crate) fn is_accepted(&self) -> bool {
+    fn is_accepted(&self) -> bool {
         matches!(self.greeting, Greeting::ConnAck(_, 0) | Greeting::IfItFits(_))
+    }
+
+    /// Whether a client that was let in, and has received this, has to be sent more.
+    pub(crate) fn is_more_due(&self, received: &[u8]) -> bool {
+        let version = match self.greeting {
+            Greeting::Nothing => return false,
+            // What the client cannot take is not sent.
+            Greeting::IfItFits(_) => return received.is_empty(),
+            Greeting::ConnAck(version, _) => version,
+        };
+        let mut due = self.answers.clone();
+        let mut packets = Packets { bytes: received, version };
+        // Whatever is wrong with what is there is for `check`.
+        let Ok(Some(_)) = packets.next() else { return true };
+        while let Ok(Some(packet)) = packets.next() {
+            if let Some(at) = due.iter().position(|answer| *answer == described(&packet)) {
+                due.remove(at);
+            }
+        }
+        !due.is_empty()
     }
 
     /// Judges what follows a CONNECT that is accepted.
@@ -159,21 +181,17 @@ impl Verdict {
             Packet::Disconnect(Disconnect { reason, .. }) => return Ok(Some(*reason)),
             _ => {}
         }
-        let found = match packet {
-            Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubComp(ack) => {
-                (packet.kind(), ack.packet_id.get(), 0)
-            }
-            Packet::SubAck(ack) => (PacketKind::SubAck, ack.packet_id.get(), ack.codes.len()),
-            Packet::UnsubAck(ack) => (PacketKind::UnsubAck, ack.packet_id.get(), ack.codes.len()),
-            other => (other.kind(), 0, 0),
-        };
-        let at = self.answers.iter().position(|answer| *answer == found);
+        let at = self.answers.iter().position(|answer| *answer == described(packet));
         let at = at.ok_or_else(|| format!("{packet:?}, which answers nothing"))?;
         self.answers.remove(at);
         Ok(None)
     }
 
     fn check_ending(&self, told: Option<ReasonCode>, version: Version) -> Result<(), String> {
+        let has_answers = matches!(self.greeting, Greeting::ConnAck(..)) && self.ending == Ending::ByClient;
+        if has_answers && told.is_none() && !self.answers.is_empty() && !self.may_misbehave {
+            return Err(format!("no answer of {:?}", self.answers));
+        }
         let due = match self.ending {
             // Before MQTT 5 the broker has no DISCONNECT.
             Ending::Closed(code) if version.is_v5() => Some(code),
@@ -184,6 +202,18 @@ impl Verdict {
             return Ok(());
         }
         Err(format!("told {told:?} where {due:?} is due"))
+    }
+}
+
+/// A packet as one that answers another.
+fn described(packet: &Packet<'_>) -> Answer {
+    match packet {
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubComp(ack) => {
+            (packet.kind(), ack.packet_id.get(), 0)
+        }
+        Packet::SubAck(ack) => (PacketKind::SubAck, ack.packet_id.get(), ack.codes.len()),
+        Packet::UnsubAck(ack) => (PacketKind::UnsubAck, ack.packet_id.get(), ack.codes.len()),
+        other => (other.kind(), 0, 0),
     }
 }
 
@@ -255,7 +285,7 @@ fn closing_code(error: &DecodeError) -> ReasonCode {
 }
 
 /// The packet that answers this one, if there is such a packet.
-fn answer(packet: &Packet<'_>, version: Version) -> Option<(PacketKind, u16, usize)> {
+fn answer(packet: &Packet<'_>, version: Version) -> Option<Answer> {
     let codes = |count| if version.is_v5() { count } else { 0 };
     match packet {
         Packet::Publish(publish) => match publish.delivery {

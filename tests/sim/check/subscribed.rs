@@ -21,19 +21,17 @@ impl Check for Subscribed {
     fn event(&mut self, event: &Event, facts: &Facts) -> Result<(), String> {
         let Event::Delivered(delivered) = event else { return Ok(()) };
         let epoch = facts.epochs[delivered.wire];
-        let sent = facts.message(delivered).map_or(0, |message| message.sent.map_or(0, |(step, _)| step));
-        // A retained message is sent long after it was published.
-        let is_replay = facts.message(delivered).is_none_or(|message| message.retain);
+        let message = facts.message(delivered);
         let possible: Vec<&Interest> = facts.clients[delivered.client]
             .interests
             .iter()
             .filter(|interest| interest.epoch == epoch && interest.matches(&delivered.topic))
-            .filter(|interest| interest.is_possible(sent) || is_replay)
+            .filter(|interest| message.is_none_or(|message| interest.is_possible(message)))
             .collect();
         if possible.is_empty() {
             return Err(format!("nobody subscribed to {}", delivered.topic));
         }
-        let Some(message) = facts.message(delivered) else { return Ok(()) };
+        let Some(message) = message else { return Ok(()) };
         whole(delivered, message)?;
         fitting(delivered, message, &possible)
     }
