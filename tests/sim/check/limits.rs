@@ -67,12 +67,11 @@ impl Limited {
         let limits = &self.rules.limits;
         let queued = session.handle.queued_messages();
         let (shedding, _) = session.outbound.shedding();
-        let max = limits
-            .session_queue_messages_max
-            .max(self.restored(session))
-            .max(kept(session, limits.session_queue_overflow));
-        let allowed =
-            max + self.withheld(limits.session_queue_overflow) + shedding + extra(session, limits, facts);
+        let allowed = limits.session_queue_messages_max.max(self.restored(session))
+            + self.withheld(limits.session_queue_overflow)
+            + kept(session, limits.session_queue_overflow)
+            + shedding
+            + extra(session, limits, facts);
         match queued > allowed {
             true => Err(format!("{queued} messages are queued for {}, of {allowed}", session.client_id())),
             false => Ok(()),
