@@ -31,7 +31,7 @@ fn first_seed(mutation: dunlin::mutation::Mutation) -> u64 {
     use dunlin::mutation::Mutation;
     match mutation {
         Mutation::PassedForgotten => 23_400,
-        Mutation::StartNotStored => 6_600,
+        Mutation::StartNotStored => 19_890,
         _ => 0,
     }
 }
