@@ -343,7 +343,7 @@ impl Shard {
             })
         });
         session.inbound.attach();
-        session.told.set(0);
+        session.told.set([0; 2]);
         self.schedule(slot);
         self.set_keep_alive(id, now);
         self.counters().connects.add(1);
@@ -440,6 +440,8 @@ impl Shard {
         if let Some(parking) = self.shared.parking.as_ref().filter(|_| session.handle.is_durable()) {
             session.outbound.park_all(parking);
             self.spill(slot);
+            // What waited for an answer of the store waits in vain: there will be none.
+            self.shed(slot, out);
         }
         self.on_session_due(now, slot, out);
     }

@@ -1,8 +1,9 @@
 //! One connection: the task that moves bytes between its socket and its outbox.
 
 use std::{
-    future::poll_fn,
+    future::Future,
     io::{self, IoSlice},
+    mem,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -77,20 +78,19 @@ pub(crate) fn start(cell: &Rc<ShardCell>, arrival: Arrival) {
     let present = Present::new(cell);
     match cell.turn(|shard, now, out| shard.connect(now, &admission, out)) {
         Ok(id) => {
+            let authentication = Reauthentication::new(&connect, &client_id, &stream, &door);
             let connection = Connection {
-                cell: cell.clone(),
                 id,
                 version: connect.version,
+                is_flushed: true,
                 packet_bytes_max,
                 partial: Partial { bytes: bytes[len..].to_vec(), whole: 0 },
-                reauthentication: Reauthentication::new(&connect, &client_id, &stream, &door),
-                authenticating: None,
-                deadline: None,
-                is_flushed: true,
-                broken: None,
+                authentication: authentication.map(Authentication::Idle),
+                closing: None,
                 parked: 0,
+                present,
             };
-            tokio::task::spawn_local(drive(connection, stream, entry, present));
+            tokio::task::spawn_local(Drive::Open(connection, stream, entry));
         }
         Err(refusal) => {
             cell.look(|shard| shard.counters().connects_refused.add(1));
@@ -126,18 +126,46 @@ async fn turn_away(mut stream: Stream, answer: Vec<u8>, entry: Entry, present: P
     drop((entry, present));
 }
 
-/// Drives a connection to its end.
-async fn drive(mut connection: Connection, mut stream: Stream, entry: Entry, present: Present) {
-    let id = connection.id;
-    let cell = connection.cell.clone();
-    let cause = poll_fn(|cx| connection.poll(cx, &mut stream)).await;
-    drop(connection);
-    let is_ours = cell.look(|shard| !shard.is_open(id));
-    cell.closed(id, cause);
-    if is_ours {
-        linger(&mut stream).await;
+/// Drives a connection to its end. Not an `async fn`: what that needs for the end would take memory, several times that
+/// of the connection, in all that are idle.
+enum Drive {
+    Open(Connection, Stream, Entry),
+    /// The end, which lets the rest go.
+    Lingering(Pin<Box<dyn Future<Output = ()>>>),
+    Over,
+}
+
+impl Future for Drive {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let drive = self.get_mut();
+        if let Drive::Open(connection, stream, _) = drive {
+            let cause = ready!(connection.poll(cx, stream));
+            drive.close(cause);
+        }
+        match drive {
+            Drive::Lingering(end) => end.as_mut().poll(cx),
+            Drive::Open(..) | Drive::Over => Poll::Ready(()),
+        }
     }
-    drop((entry, present));
+}
+
+impl Drive {
+    /// The connection is over.
+    fn close(&mut self, cause: Cause) {
+        let Drive::Open(connection, mut stream, entry) = mem::replace(self, Drive::Over) else { return };
+        let Connection { id, present, .. } = connection;
+        let cell = &present.0;
+        let is_ours = cell.look(|shard| !shard.is_open(id));
+        cell.closed(id, cause);
+        if is_ours {
+            *self = Drive::Lingering(Box::pin(async move {
+                linger(&mut stream).await;
+                drop((entry, present));
+            }));
+        }
+    }
 }
 
 /// Sends bytes to the last.
@@ -165,23 +193,35 @@ pub(crate) async fn linger(stream: &mut Stream) {
 }
 
 struct Connection {
-    cell: Rc<ShardCell>,
     id: LinkId,
     version: Version,
+    /// False if TLS or WebSocket may hold bytes back.
+    is_flushed: bool,
     packet_bytes_max: u32,
     partial: Partial,
     /// Set if the client authenticated by AUTH packets: it may do so again.
-    reauthentication: Option<Box<Reauthentication>>,
-    /// A step of that which is being decided; nothing is read meanwhile.
-    authenticating: Option<BoxFuture<'static, (Box<Reauthentication>, Outcome)>>,
-    /// When to give up on a connection that is being closed.
-    deadline: Option<Pin<Box<Sleep>>>,
-    /// False if TLS or WebSocket may hold bytes back.
-    is_flushed: bool,
-    /// Why nothing can be written any more, once that is so.
-    broken: Option<String>,
+    authentication: Option<Authentication>,
+    /// Set when the connection is being closed, or broken.
+    closing: Option<Box<Closing>>,
     /// When it last began to wait for room in the mailboxes.
     parked: u64,
+    present: Present,
+}
+
+/// Enhanced authentication on a connection that is up.
+enum Authentication {
+    Idle(Box<Reauthentication>),
+    /// A step is being decided; nothing is read meanwhile.
+    UnderWay(Box<BoxFuture<'static, (Box<Reauthentication>, Outcome)>>),
+}
+
+/// How far the end of a connection is.
+#[derive(Default)]
+struct Closing {
+    /// When to give up on what is still to be written.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Why nothing can be written any more, once that is so.
+    broken: Option<String>,
 }
 
 /// The beginning of a packet that is not complete.
@@ -202,28 +242,28 @@ struct Heard {
 impl Connection {
     /// Moves what can be moved. Ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<Cause> {
-        self.cell.set_waker(self.id, cx);
+        self.cell().set_waker(self.id, cx);
         let mut reads = 0;
         loop {
-            if self.broken.is_none()
+            if !self.is_broken()
                 && let Err(error) = self.write(cx, stream)
             {
                 // What the client sent before it went may still be there to read: a DISCONNECT, perhaps.
-                self.broken = Some(error.to_string());
+                self.closing.get_or_insert_default().broken = Some(error.to_string());
             }
             if let Some(poll) = self.poll_close(cx) {
                 return poll;
             }
-            if let Some(authenticating) = &mut self.authenticating {
-                let (state, outcome) = ready!(authenticating.as_mut().poll(cx));
-                self.authenticating = None;
+            if let Some(Authentication::UnderWay(authenticating)) = &mut self.authentication {
+                let (state, outcome) = ready!(authenticating.as_mut().as_mut().poll(cx));
                 self.conclude(state, &outcome);
                 continue;
             }
-            if self.broken.is_none() && !self.cell.look(|shard| shard.may_read(self.id)) {
+            if !self.is_broken() && !self.cell().look(|shard| shard.may_read(self.id)) {
                 return Poll::Pending;
             }
-            ready!(self.cell.common.mailboxes.poll_room(&mut self.parked, cx));
+            let Connection { present, parked, .. } = self;
+            ready!(present.0.common.mailboxes.poll_room(parked, cx));
             if self.hear_kept() {
                 continue;
             }
@@ -233,23 +273,36 @@ impl Connection {
             }
             reads += 1;
             match ready!(self.read(cx, stream)) {
-                Ok(0) => return Poll::Ready(self.broken.take().map_or(Cause::Eof, Cause::Io)),
+                Ok(0) => return Poll::Ready(self.take_broken().map_or(Cause::Eof, Cause::Io)),
                 Ok(_) => {}
                 Err(error) => {
-                    let error = self.broken.take().unwrap_or_else(|| error.to_string());
+                    let error = self.take_broken().unwrap_or_else(|| error.to_string());
                     return Poll::Ready(Cause::Io(error));
                 }
             }
         }
     }
 
+    fn cell(&self) -> &Rc<ShardCell> {
+        &self.present.0
+    }
+
+    fn is_broken(&self) -> bool {
+        self.closing.as_ref().is_some_and(|closing| closing.broken.is_some())
+    }
+
+    fn take_broken(&mut self) -> Option<String> {
+        self.closing.as_mut()?.broken.take()
+    }
+
     /// Hears what was read and not heard: behind CONNECT, behind an AUTH that is decided now, or behind what
     /// had to be seen to first. False if there is no such thing.
     fn hear_kept(&mut self) -> bool {
-        if self.partial.whole > 0 || self.partial.bytes.is_empty() || self.authenticating.is_some() {
+        let is_authenticating = matches!(self.authentication, Some(Authentication::UnderWay(_)));
+        if self.partial.whole > 0 || self.partial.bytes.is_empty() || is_authenticating {
             return false;
         }
-        self.cell.read_mail();
+        self.cell().read_mail();
         let bytes = std::mem::take(&mut self.partial.bytes);
         self.hear_and_keep(&bytes);
         true
@@ -258,7 +311,7 @@ impl Connection {
     /// Writes what the outbox holds, as far as the socket takes it, and lets the session fill it again.
     fn write(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> io::Result<()> {
         loop {
-            let written = self.cell.look(|shard| match shard.outbox(self.id) {
+            let written = self.cell().look(|shard| match shard.outbox(self.id) {
                 Some(outbox) if outbox.ready() > 0 => {
                     let mut slices = [IoSlice::new(&[]); SLICES];
                     let poll = if outbox.is_scattered() {
@@ -279,7 +332,7 @@ impl Connection {
                 Poll::Ready(0) => break,
                 Poll::Ready(_) => {
                     self.is_flushed = false;
-                    self.cell.turn_of(self.id, |shard, now, out| shard.drained(now, self.id, out));
+                    self.cell().turn_of(self.id, |shard, now, out| shard.drained(now, self.id, out));
                 }
                 Poll::Pending => break,
             }
@@ -292,13 +345,15 @@ impl Connection {
 
     /// Whether the broker has given the connection up, and if so whether its last bytes are out.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Option<Poll<Cause>> {
-        let is_drained = self.cell.look(|shard| {
+        let is_drained = self.cell().look(|shard| {
             shard.outbox(self.id).filter(|outbox| outbox.is_finished()).map(|outbox| outbox.is_empty())
         })?;
-        if (is_drained && self.is_flushed) || self.broken.is_some() {
+        if (is_drained && self.is_flushed) || self.is_broken() {
             return Some(Poll::Ready(Cause::Eof));
         }
         let deadline = self
+            .closing
+            .get_or_insert_default()
             .deadline
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + CLOSE_TIMEOUT)));
         Some(deadline.as_mut().poll(cx).map(|()| Cause::Eof))
@@ -306,18 +361,18 @@ impl Connection {
 
     /// Reads once into the shard's buffer and hears what came.
     fn read(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
-        let mut scratch = self.cell.take_scratch();
+        let mut scratch = self.cell().take_scratch();
         let mut buffer = ReadBuf::new(&mut scratch[KEPT_BYTES..]);
         let poll = Pin::new(stream).poll_read(cx, &mut buffer);
         let count = buffer.filled().len();
         if let Poll::Ready(Ok(())) = poll
             && count > 0
         {
-            self.cell.read_mail();
-            self.cell.look(|shard| shard.counters().bytes_received.add(count as u64));
+            self.cell().read_mail();
+            self.cell().look(|shard| shard.counters().bytes_received.add(count as u64));
             self.take_in(&mut scratch, count);
         }
-        self.cell.put_scratch(scratch);
+        self.cell().put_scratch(scratch);
         poll.map_ok(|()| count)
     }
 
@@ -348,12 +403,12 @@ impl Connection {
 
     /// Hears all whole packets of a chunk in one turn.
     fn hear(&mut self, bytes: &[u8]) -> Heard {
-        let cell = self.cell.clone();
+        let cell = self.cell().clone();
         cell.turn_of(self.id, |shard, now, out| {
             let mut at = 0;
             while shard.is_open(self.id) {
                 match codec::decode(&bytes[at..], self.version, self.packet_bytes_max) {
-                    Ok(Decoded::Packet(Packet::Auth(auth), len)) if self.reauthentication.is_some() => {
+                    Ok(Decoded::Packet(Packet::Auth(auth), len)) if self.authentication.is_some() => {
                         at += len;
                         self.reauthenticate(&auth, shard, now, out);
                         // What follows waits until that is decided.
@@ -387,9 +442,9 @@ impl Connection {
         now: Timestamp,
         out: &mut Outputs,
     ) {
-        let Some(state) = self.reauthentication.take() else { return };
-        match state.step(auth, &self.cell.common) {
-            Ok(future) => self.authenticating = Some(future),
+        let Some(Authentication::Idle(state)) = self.authentication.take() else { return };
+        match state.step(auth, &self.cell().common) {
+            Ok(future) => self.authentication = Some(Authentication::UnderWay(Box::new(future))),
             Err(what) => {
                 let misbehaviour = Misbehaviour { code: ReasonCode::ProtocolError, what: what.into() };
                 shard.disconnect(now, self.id, Cause::Misbehaved(misbehaviour), out);
@@ -399,7 +454,7 @@ impl Connection {
 
     /// A step of re-authentication is decided.
     fn conclude(&mut self, state: Box<Reauthentication>, outcome: &Outcome) {
-        self.cell.turn_of(self.id, |shard, now, out| match outcome {
+        self.cell().turn_of(self.id, |shard, now, out| match outcome {
             Outcome::Answer { reason, data, principal } => {
                 if let Some(principal) = principal {
                     shard.set_principal(self.id, principal.clone());
@@ -408,6 +463,6 @@ impl Connection {
             }
             Outcome::Failed(code) => shard.disconnect(now, self.id, Cause::AuthenticationFailed(*code), out),
         });
-        self.reauthentication = Some(state);
+        self.authentication = Some(Authentication::Idle(state));
     }
 }

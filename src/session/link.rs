@@ -69,8 +69,8 @@ pub struct Link {
     pub ack_gate: u64,
     /// The Keep Alive timer, if it runs.
     pub timer: Option<Timestamp>,
-    aliases_in: Vec<Option<Arc<str>>>,
-    aliases_out: AliasesOut,
+    /// Topic aliases of both sides, once there are any.
+    aliases: Option<Box<Aliases>>,
 }
 
 /// Why a topic alias of the client is wrong.
@@ -97,7 +97,6 @@ impl Link {
         Link {
             id,
             session: Some(session),
-            aliases_out: AliasesOut::new(settings.alias_out_maximum),
             settings,
             outbox: Outbox::default(),
             last_seen: now,
@@ -106,7 +105,7 @@ impl Link {
             last_drained: now,
             ack_gate: 0,
             timer: None,
-            aliases_in: Vec::new(),
+            aliases: None,
         }
     }
 
@@ -116,10 +115,11 @@ impl Link {
             return Err(AliasError::TooHigh);
         }
         let slot = usize::from(alias.get()) - 1;
-        if self.aliases_in.len() <= slot {
-            self.aliases_in.resize(slot + 1, None);
+        let incoming = &mut self.aliases.get_or_insert_default().incoming;
+        if incoming.len() <= slot {
+            incoming.resize(slot + 1, None);
         }
-        self.aliases_in[slot] = Some(topic);
+        incoming[slot] = Some(topic);
         Ok(())
     }
 
@@ -128,7 +128,8 @@ impl Link {
         if alias.get() > self.settings.alias_in_maximum {
             return Err(AliasError::TooHigh);
         }
-        self.aliases_in.get(usize::from(alias.get()) - 1).cloned().flatten().ok_or(AliasError::Unset)
+        let incoming = self.aliases.as_ref().map_or(&[][..], |aliases| &aliases.incoming);
+        incoming.get(usize::from(alias.get()) - 1).cloned().flatten().ok_or(AliasError::Unset)
     }
 
     /// Writes any packet but PUBLISH, trimmed to what the client takes and wants.
@@ -150,7 +151,7 @@ impl Link {
         attempt: Attempt,
         now: Timestamp,
     ) -> Fit {
-        let Link { outbox, settings, aliases_out, .. } = self;
+        let Link { outbox, settings, aliases, .. } = self;
         let message = &outgoing.message;
         let mut head = PublishHead {
             dup: attempt == Attempt::Again,
@@ -163,8 +164,9 @@ impl Link {
             subscription_ids: outgoing.subscription_ids.as_deref().unwrap_or_default(),
             payload_len: message.payload().len(),
         };
-        if settings.version.is_v5() && aliases_out.maximum > 0 {
-            let (alias, is_known) = aliases_out.assign(message.topic());
+        if settings.version.is_v5() && settings.alias_out_maximum > 0 {
+            let aliases = aliases.get_or_insert_default();
+            let (alias, is_known) = aliases.assign(message.topic(), settings.alias_out_maximum);
             head.topic_alias = Some(alias);
             if is_known {
                 head.topic = "";
@@ -174,8 +176,10 @@ impl Link {
             |head: &PublishHead<'_>| head.frame_len(settings.version) > settings.packet_bytes_max as usize;
         // To announce an alias takes three bytes, for want of which no message is dropped. An alias that
         // was not announced must not be used: forget it.
-        if let Some(alias) = head.topic_alias.filter(|_| !head.topic.is_empty() && is_too_large(&head)) {
-            aliases_out.forget(alias);
+        if let Some(aliases) = aliases
+            && let Some(alias) = head.topic_alias.filter(|_| !head.topic.is_empty() && is_too_large(&head))
+        {
+            aliases.forget(alias);
             head.topic_alias = None;
         }
         if is_too_large(&head) {
@@ -212,40 +216,38 @@ fn without_problem_information<'a>(packet: &Packet<'a>) -> Option<Packet<'a>> {
     Some(packet)
 }
 
-/// Topic aliases that we use towards a client: the least recently used one is given to a new topic.
-#[derive(Debug)]
-struct AliasesOut {
-    maximum: u16,
-    /// Alias and topic, the most recently used last. Short, so that a scan beats a map.
-    topics: VecDeque<(NonZeroU16, Arc<str>)>,
+/// Topic aliases of one connection.
+#[derive(Debug, Default)]
+struct Aliases {
+    /// Topics of the client, by their aliases.
+    incoming: Vec<Option<Arc<str>>>,
+    /// Alias and topic that we use, the most recently used last. Short, so that a scan beats a map.
+    outgoing: VecDeque<(NonZeroU16, Arc<str>)>,
 }
 
-impl AliasesOut {
-    fn new(maximum: u16) -> AliasesOut {
-        AliasesOut { maximum, topics: VecDeque::new() }
-    }
-
-    /// The alias for a topic, and whether the client knows it already. `[MQTT-3.1.2-26]`
-    fn assign(&mut self, topic: &Arc<str>) -> (NonZeroU16, bool) {
-        let known = self.topics.iter().position(|(_, known)| Arc::ptr_eq(known, topic) || known == topic);
-        let found = known.and_then(|at| self.topics.remove(at));
+impl Aliases {
+    /// Our alias for a topic, and whether the client knows it already. The least recently used one of `maximum` is
+    /// given to a new topic. `[MQTT-3.1.2-26]`
+    fn assign(&mut self, topic: &Arc<str>, maximum: u16) -> (NonZeroU16, bool) {
+        let known = self.outgoing.iter().position(|(_, known)| Arc::ptr_eq(known, topic) || known == topic);
+        let found = known.and_then(|at| self.outgoing.remove(at));
         if let Some((alias, known)) = found {
-            self.topics.push_back((alias, known));
+            self.outgoing.push_back((alias, known));
             return (alias, true);
         }
-        let unused = NonZeroU16::MIN.saturating_add(self.topics.len() as u16);
-        let alias = if unused.get() <= self.maximum {
+        let unused = NonZeroU16::MIN.saturating_add(self.outgoing.len() as u16);
+        let alias = if unused.get() <= maximum {
             unused
         } else {
-            self.topics.pop_front().map_or(NonZeroU16::MIN, |(alias, _)| alias)
+            self.outgoing.pop_front().map_or(NonZeroU16::MIN, |(alias, _)| alias)
         };
-        self.topics.push_back((alias, topic.clone()));
+        self.outgoing.push_back((alias, topic.clone()));
         (alias, false)
     }
 
     /// Takes back the alias that was just assigned. Its number stays in use, for a topic that none has.
     fn forget(&mut self, alias: NonZeroU16) {
-        if let Some((last, topic)) = self.topics.back_mut()
+        if let Some((last, topic)) = self.outgoing.back_mut()
             && *last == alias
         {
             *topic = "".into();

@@ -9,16 +9,12 @@ mod link;
 mod outbound;
 mod outbox;
 mod parked;
+mod seldom;
 mod stored;
 mod tally;
 mod transient;
 
-use std::{
-    cell::Cell,
-    collections::{BTreeMap, VecDeque},
-    num::NonZeroU32,
-    sync::Arc,
-};
+use std::{cell::Cell, collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
 pub use handle::{Presence, SessionHandle};
 pub use inbound::{Arrival, Inbound};
@@ -28,6 +24,7 @@ pub use outbound::{
 };
 pub use outbox::Outbox;
 pub use parked::{Inserted, Parked, SpilledRun};
+pub use seldom::Seldom;
 pub use stored::{
     Fetch, Fetched, Found, RecordId, StoredMessage, StoredPresence, StoredSession, StoredSubscription,
     StoredWill, Wanted,
@@ -59,7 +56,7 @@ pub struct Session {
     /// How many of the subscriptions are shared.
     pub shares: usize,
     /// Retained messages that new subscriptions are still to get, a filter each.
-    pub replays: VecDeque<Replay>,
+    pub replays: Seldom<Replay>,
     /// QoS 2 messages from the client.
     pub inbound: Inbound,
     /// The commit after which the last QoS 2 message from the client is delivered.
@@ -69,7 +66,7 @@ pub struct Session {
     /// The timer of the session, if one runs: for its will or for its end, whichever comes first.
     pub timer: Option<Timestamp>,
     /// What the log was told of since the connection began, a bit for each [`Notice`].
-    pub told: Cell<u128>,
+    pub told: Cell<[u64; 2]>,
 }
 
 /// The retained messages of one new subscription, on their way.
@@ -130,12 +127,12 @@ impl Session {
             outbound: Outbound::default(),
             transient: Transient::default(),
             shares: 0,
-            replays: VecDeque::new(),
+            replays: Seldom::default(),
             inbound: Inbound::default(),
             deferred_until: 0,
             will: None,
             timer: None,
-            told: Cell::new(0),
+            told: Cell::new([0; 2]),
         }
     }
 
@@ -151,9 +148,12 @@ impl Session {
             Notice::PublishRefused(code) => 32 + usize::from(code as u8 % 48),
             Notice::SubscriptionRefused(code) => 80 + usize::from(code as u8 % 48),
         };
-        let told = self.told.get();
-        self.told.set(told | 1 << bit);
-        told & 1 << bit == 0
+        let mut told = self.told.get();
+        let word = &mut told[bit / 64];
+        let is_news = *word & 1 << (bit % 64) == 0;
+        *word |= 1 << (bit % 64);
+        self.told.set(told);
+        is_news
     }
 
     /// Its connection, if it has one.

@@ -7,6 +7,8 @@ use crate::{
     message::Message,
 };
 
+use super::seldom::Seldom;
+
 /// Packets that wait for a socket, in order. Empty, it owns no memory beyond its own.
 ///
 /// Small packets are gathered into one run of bytes. A large payload is not copied: its segment refers to
@@ -19,7 +21,7 @@ pub struct Outbox {
     written: usize,
     /// Bytes in `segments` that are not written.
     len: usize,
-    held: VecDeque<Held>,
+    held: Seldom<Held>,
     /// Bytes other than of PUBLISH that were written since it was last empty.
     answers: usize,
     /// True once nothing more may be written: the socket closes when all is sent. `[MQTT-3.14.4-1]`

@@ -7,7 +7,7 @@ use std::{
 
 use crate::codec::QoS;
 
-use super::{RecordId, StoredMessage, tally::Tally};
+use super::{RecordId, StoredMessage, seldom::Seldom, tally::Tally};
 
 /// References to stored messages in the order of their numbers: 10 bytes each, where numbers follow each
 /// other, as they nearly always do.
@@ -18,7 +18,7 @@ use super::{RecordId, StoredMessage, tally::Tally};
 #[derive(Debug, Default)]
 pub struct Parked {
     /// In the order of their numbers; none is empty.
-    runs: VecDeque<Run>,
+    runs: Seldom<Run>,
     len: usize,
     /// Bytes of the references in memory.
     index: Tally,

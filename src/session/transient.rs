@@ -1,8 +1,6 @@
 //! QoS 0 messages that wait for room in the outbox.
 
-use std::collections::VecDeque;
-
-use super::Outgoing;
+use super::{Outgoing, seldom::Seldom};
 
 /// QoS 0 messages in order.
 ///
@@ -11,7 +9,7 @@ use super::Outgoing;
 /// times this is empty.
 #[derive(Debug, Default)]
 pub struct Transient {
-    queue: VecDeque<(Source, Outgoing)>,
+    queue: Seldom<(Source, Outgoing)>,
     live_bytes: usize,
 }
 
@@ -53,9 +51,6 @@ impl Transient {
         let (source, outgoing) = self.queue.pop_front()?;
         if source == Source::Live {
             self.live_bytes -= outgoing.message.size_bytes();
-        }
-        if self.queue.is_empty() {
-            self.queue = VecDeque::new();
         }
         Some(outgoing)
     }

@@ -19,6 +19,7 @@ use crate::{
 use super::{
     RecordId, StoredMessage,
     parked::{Parked, SpilledRun},
+    seldom::Seldom,
     tally::Tally,
 };
 
@@ -69,16 +70,16 @@ pub enum Body {
 /// ```
 #[derive(Debug, Default)]
 pub struct Outbound {
-    again: VecDeque<Again>,
+    again: Seldom<Again>,
     queue: VecDeque<Queued>,
     /// Bytes of the messages in `queue`.
     loaded: Tally,
     parked: Parked,
     /// Whether a run of them may have come to the middle.
     may_spill: bool,
-    fetching: Option<Fetching>,
+    fetching: Option<Box<Fetching>>,
     /// Messages that are to be dropped, and are read from the store before.
-    shedding: VecDeque<StoredMessage>,
+    shedding: Seldom<StoredMessage>,
     shedding_bytes: usize,
     /// Counts requests to the store, so that a late answer is known for one.
     ticket: u64,

@@ -112,7 +112,7 @@ impl Outbound {
     /// The connection is gone: parks all that can be.
     pub fn park_all(&mut self, parking: &Parking) {
         self.take_back();
-        for again in &mut self.again {
+        for again in self.again.iter_mut() {
             if let Body::Here(outgoing) = &again.body
                 && let Some(stored) = stored(again.number, outgoing)
             {
@@ -181,8 +181,13 @@ impl Outbound {
 
     fn begin_fetching(&mut self, wanted: Wanted, parked: Vec<StoredMessage>) -> Request {
         self.ticket += 1;
-        self.fetching = Some(Fetching { ticket: self.ticket, parked });
+        self.fetching = Some(Box::new(Fetching { ticket: self.ticket, parked }));
         Request { ticket: self.ticket, wanted }
+    }
+
+    /// Whether a request is not answered: what is oldest may be on its way, and nothing is shed before it is here.
+    pub fn is_fetching(&self) -> bool {
+        self.fetching.is_some()
     }
 
     /// The answer to the last request; one to an earlier one is ignored.

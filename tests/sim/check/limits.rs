@@ -66,6 +66,10 @@ impl Limited {
     fn check_queue(&self, session: &Session, facts: &Facts) -> Result<(), String> {
         let limits = &self.rules.limits;
         let queued = session.handle.queued_messages();
+        // What would be dropped first is being read, and more comes meanwhile.
+        if limits.session_queue_overflow == Overflow::DropOldest && session.outbound.is_fetching() {
+            return Ok(());
+        }
         let (shedding, _) = session.outbound.shedding();
         let allowed = limits.session_queue_messages_max.max(self.restored(session))
             + self.withheld(limits.session_queue_overflow)
@@ -88,6 +92,9 @@ impl Limited {
         let (mut queued, mut restored, mut allowed) = (0, 0, self.withheld(limits.queues_overflow));
         let sessions = broker.shards().flat_map(|shard| shard.sessions());
         for session in sessions.filter(|session| !self.excused.contains(&**session.client_id())) {
+            if limits.queues_overflow == Overflow::DropOldest && session.outbound.is_fetching() {
+                return Ok(());
+            }
             queued += session.handle.queued_messages();
             restored += self.restored(session);
             allowed += session.outbound.shedding().0
