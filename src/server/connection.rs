@@ -84,7 +84,7 @@ pub(crate) fn start(cell: &Rc<ShardCell>, arrival: Arrival) {
                 version: connect.version,
                 is_flushed: true,
                 packet_bytes_max,
-                partial: Partial { bytes: bytes[len..].to_vec(), whole: 0 },
+                partial: Partial::of(&bytes[len..], 0),
                 authentication: authentication.map(Authentication::Idle),
                 closing: None,
                 parked: 0,
@@ -198,7 +198,7 @@ struct Connection {
     /// False if TLS or WebSocket may hold bytes back.
     is_flushed: bool,
     packet_bytes_max: u32,
-    partial: Partial,
+    partial: Option<Box<Partial>>,
     /// Set if the client authenticated by AUTH packets: it may do so again.
     authentication: Option<Authentication>,
     /// Set when the connection is being closed, or broken.
@@ -224,12 +224,17 @@ struct Closing {
     broken: Option<String>,
 }
 
-/// The beginning of a packet that is not complete.
-#[derive(Default)]
+/// What was read and is not heard: the beginning of a packet that is not complete, mostly.
 struct Partial {
     bytes: Vec<u8>,
     /// Length of the whole packet once known, else 0.
     whole: usize,
+}
+
+impl Partial {
+    fn of(bytes: &[u8], whole: usize) -> Option<Box<Partial>> {
+        (!bytes.is_empty()).then(|| Box::new(Partial { bytes: bytes.to_vec(), whole }))
+    }
 }
 
 /// What a chunk of received bytes came to.
@@ -299,12 +304,11 @@ impl Connection {
     /// had to be seen to first. False if there is no such thing.
     fn hear_kept(&mut self) -> bool {
         let is_authenticating = matches!(self.authentication, Some(Authentication::UnderWay(_)));
-        if self.partial.whole > 0 || self.partial.bytes.is_empty() || is_authenticating {
+        let Some(kept) = self.partial.take_if(|kept| kept.whole == 0 && !is_authenticating) else {
             return false;
-        }
+        };
         self.cell().read_mail();
-        let bytes = std::mem::take(&mut self.partial.bytes);
-        self.hear_and_keep(&bytes);
+        self.hear_and_keep(&kept.bytes);
         true
     }
 
@@ -378,27 +382,27 @@ impl Connection {
 
     /// Joins what was kept with what was read.
     fn take_in(&mut self, scratch: &mut [u8], count: usize) {
-        let kept = self.partial.bytes.len();
-        if kept == 0 {
-            self.hear_and_keep(&scratch[KEPT_BYTES..KEPT_BYTES + count]);
-        } else if kept <= KEPT_BYTES {
-            let start = KEPT_BYTES - kept;
-            scratch[start..KEPT_BYTES].copy_from_slice(&self.partial.bytes);
-            self.partial = Partial::default();
-            self.hear_and_keep(&scratch[start..KEPT_BYTES + count]);
-        } else {
-            self.partial.bytes.extend_from_slice(&scratch[KEPT_BYTES..KEPT_BYTES + count]);
-            if self.partial.bytes.len() >= self.partial.whole {
-                let bytes = std::mem::take(&mut self.partial).bytes;
-                self.hear_and_keep(&bytes);
+        match self.partial.take() {
+            None => self.hear_and_keep(&scratch[KEPT_BYTES..KEPT_BYTES + count]),
+            Some(kept) if kept.bytes.len() <= KEPT_BYTES => {
+                let start = KEPT_BYTES - kept.bytes.len();
+                scratch[start..KEPT_BYTES].copy_from_slice(&kept.bytes);
+                self.hear_and_keep(&scratch[start..KEPT_BYTES + count]);
+            }
+            Some(mut kept) => {
+                kept.bytes.extend_from_slice(&scratch[KEPT_BYTES..KEPT_BYTES + count]);
+                if kept.bytes.len() < kept.whole {
+                    self.partial = Some(kept);
+                } else {
+                    self.hear_and_keep(&kept.bytes);
+                }
             }
         }
     }
 
     fn hear_and_keep(&mut self, bytes: &[u8]) {
         let heard = self.hear(bytes);
-        let rest = &bytes[heard.consumed..];
-        self.partial = Partial { bytes: rest.to_vec(), whole: heard.whole };
+        self.partial = Partial::of(&bytes[heard.consumed..], heard.whole);
     }
 
     /// Hears all whole packets of a chunk in one turn.

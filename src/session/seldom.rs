@@ -10,6 +10,7 @@ use std::{
 /// What changes a part of it takes memory even if it is empty; what takes from its front, or all, does not, and gives
 /// it back with the last.
 #[derive(Debug)]
+#[expect(clippy::box_collection, reason = "a queue takes four words")]
 pub struct Seldom<T>(Option<Box<VecDeque<T>>>);
 
 impl<T> Seldom<T> {

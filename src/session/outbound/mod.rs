@@ -1,14 +1,11 @@
 //! The sender's half of QoS 1 and 2: what waits for a client, what is under way to it.
 
 mod parking;
+mod settled;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    num::NonZeroU32,
-    sync::Arc,
-};
+use std::{collections::VecDeque, num::NonZeroU32, sync::Arc};
 
 use crate::{
     codec::{PacketId, QoS},
@@ -25,6 +22,7 @@ use super::{
 
 use parking::Fetching;
 pub use parking::{Answer, Request, Shed, Totals};
+use settled::SettledAhead;
 
 /// One message for one client.
 #[derive(Clone, Debug)]
@@ -86,8 +84,8 @@ pub struct Outbound {
     window: VecDeque<Sending>,
     /// The number of the first entry of `window`.
     base: u64,
-    /// Numbers behind the window that are settled: ranges by their start, with the number after their end.
-    settled_ahead: BTreeMap<u64, u64>,
+    /// Numbers behind the window that are settled.
+    settled_ahead: SettledAhead,
     /// Messages sent on this connection, or released, and not settled: the use of the client's Receive Maximum.
     inflight: usize,
     /// Counts PUBLISH sent and PUBREC received, for the order in which a new connection repeats them.
@@ -480,7 +478,7 @@ impl Outbound {
         let slot = (number - self.base) as usize;
         while self.window.len() <= slot {
             let next = self.base + self.window.len() as u64;
-            let is_settled = self.is_settled_ahead(next);
+            let is_settled = self.settled_ahead.contains(next);
             self.window.push_back(if is_settled { Sending::Settled } else { Sending::Reserved });
         }
         self.window[slot] = sending;
@@ -531,38 +529,11 @@ impl Outbound {
     fn settle(&mut self, number: u64) {
         let end = self.base + self.window.len() as u64;
         if number >= end {
-            self.settle_ahead(number);
+            self.settled_ahead.add(number);
         } else if number >= self.base {
             self.set(number, Sending::Settled);
         }
         self.advance();
-    }
-
-    /// Takes note of a settled number behind the window.
-    fn settle_ahead(&mut self, number: u64) {
-        let mut start = number;
-        if let Some((before, end)) = self.settled_ahead.range(..=number).next_back()
-            && *end == number
-        {
-            start = *before;
-        }
-        let end = self.settled_ahead.remove(&(number + 1)).unwrap_or(number + 1);
-        self.settled_ahead.insert(start, end);
-    }
-
-    /// Whether a number behind the window is settled. Numbers are asked for in order: what is before this
-    /// one is forgotten.
-    fn is_settled_ahead(&mut self, number: u64) -> bool {
-        while let Some(range) = self.settled_ahead.first_entry() {
-            if number < *range.key() {
-                return false;
-            }
-            if number < *range.get() {
-                return true;
-            }
-            range.remove();
-        }
-        false
     }
 
     fn advance(&mut self) {
@@ -571,11 +542,7 @@ impl Outbound {
             self.base += 1;
         }
         if self.window.is_empty() {
-            while let Some(range) = self.settled_ahead.first_entry()
-                && *range.key() <= self.base
-            {
-                self.base = self.base.max(range.remove());
-            }
+            self.base = self.settled_ahead.skip(self.base);
             if self.window.capacity() > CAPACITY_KEPT {
                 self.window = VecDeque::new();
             }

@@ -296,7 +296,7 @@ impl Outbound {
         let mut next = base;
         for (first, end) in live.iter().copied().chain([(session.next_number, session.next_number)]) {
             if first > next {
-                outbound.settled_ahead.insert(next, first);
+                outbound.settled_ahead.add_range(next, first);
             }
             next = next.max(end);
         }
