@@ -96,7 +96,7 @@ impl Shard {
             group.pick(message, None, &self.shared.limits)
         });
         match member {
-            Some(member) => self.pass_on(now, message, member, out),
+            Some(member) => self.pass_on(now, message, &member, out),
             None => {
                 let filter = target.share.as_deref().unwrap_or_default();
                 let client_id = &target.session.client_id;
@@ -368,7 +368,7 @@ impl Shard {
             let is_passed = member.is_some();
             let member = member.filter(|_| !mutation::is_on(Mutation::SharedLost));
             if let Some(member) = member {
-                self.pass_on(now, &outgoing.message, member, out);
+                self.pass_on(now, &outgoing.message, &member, out);
             }
             // In the same batch as the record of the other member: it is queued for one of them always.
             let published = outgoing.message.qos();

@@ -1,6 +1,8 @@
 //! What a PUBLISH sets off: checks, retaining, routing, and the journal record that makes it durable.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
+
+use smallvec::{SmallVec, smallvec};
 
 use crate::{
     acl::{Action, Decision},
@@ -17,8 +19,11 @@ use super::{
     acknowledge::{AckDue, AckKind},
     journal, misbehaved,
     overflow::{NO_DISK, NO_ROOM, STORE_FULL, Verdict},
-    router::{Own, Route, Target},
+    router::{Member, Own, Route, Target},
 };
+
+/// Those of one message: most go to one shard.
+type Shares = SmallVec<[Share; 1]>;
 
 /// Sessions of one shard that get a message, with the number reserved for each.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ pub(super) struct Share {
 #[derive(Debug)]
 pub(super) struct Deferred {
     message: Arc<Message>,
-    shares: Vec<Share>,
+    shares: Shares,
 }
 
 /// Why a PUBLISH is not accepted.
@@ -64,15 +69,8 @@ struct Accepted {
     /// The sessions whose queues are to have room before that.
     full: Vec<Arc<SessionHandle>>,
     /// What is delivered behind the acknowledgement, and the commit that this waits for.
-    shares: Vec<Share>,
+    shares: Shares,
     deferral: Option<u64>,
-}
-
-/// Members of shared subscriptions that get a message, by the shard that owns each.
-struct Picks {
-    members: Vec<(u16, Arc<[Target]>)>,
-    /// Shared subscriptions of which no member can have it.
-    missed: u64,
 }
 
 /// What the targets of a message ask for.
@@ -333,7 +331,7 @@ impl Shard {
         origin: Origin,
         out: &mut Outputs,
     ) -> Result<Accepted, Fault> {
-        let mut picks = self.pick(message, &route);
+        let mut picks = route.pick(message, &self.shared.limits);
         let targets = route.shards.iter().chain(&picks.members).flat_map(|(_, targets)| targets.iter());
         self.check_room(message, targets, origin)?;
         let (retaining, retained) = self.retain(message, origin)?;
@@ -343,7 +341,7 @@ impl Shard {
                 self.routes.route(&self.shared.router, message.topic(), &self.shared.topic_limits())
                 && !Arc::ptr_eq(&fresh, &route)
             {
-                picks = self.pick(message, &fresh);
+                picks = fresh.pick(message, &self.shared.limits);
                 route = fresh;
             }
         }
@@ -371,12 +369,12 @@ impl Shard {
                 is_matched,
                 gate: None,
                 full: Vec::new(),
-                shares: Vec::new(),
+                shares: Shares::new(),
                 deferral: None,
             });
         }
         let mut booking = Booking::default();
-        let mut shares: Vec<Share> = shares()
+        let mut shares: Shares = shares()
             .map(|(shard, targets)| self.reserve(message, *shard, targets, origin, &mut booking))
             .collect();
         let full = std::mem::take(&mut booking.full);
@@ -390,7 +388,7 @@ impl Shard {
             return Ok(Accepted { is_matched, gate, full, shares, deferral });
         }
         self.dispatch_at(now, message, shares, deferral, out);
-        Ok(Accepted { is_matched, gate, full, shares: Vec::new(), deferral: None })
+        Ok(Accepted { is_matched, gate, full, shares: Shares::new(), deferral: None })
     }
 
     /// Delivers a QoS 2 message of a client: PUBREC leaves before what it sets off.
@@ -412,7 +410,7 @@ impl Shard {
         &mut self,
         now: Timestamp,
         message: &Arc<Message>,
-        shares: Vec<Share>,
+        shares: Shares,
         deferral: Option<u64>,
         out: &mut Outputs,
     ) -> Option<u64> {
@@ -508,20 +506,6 @@ impl Shard {
         let message = Arc::new(Message::new(removed.topic().clone(), b"", header));
         let op = Op::Append { message, retain: true, targets: journal::Targets::new(), received: None };
         self.journal.lazy(Some(record), op);
-    }
-
-    /// One member of each shared subscription, by the shard that owns it.
-    fn pick(&self, message: &Message, route: &Route) -> Picks {
-        let mut picks: BTreeMap<u16, Vec<Target>> = BTreeMap::new();
-        let mut missed = 0;
-        for group in &route.groups {
-            match group.pick(message, None, &self.shared.limits) {
-                Some(member) => picks.entry(member.session.shard).or_default().push(member),
-                None => missed += 1,
-            }
-        }
-        let members = picks.into_iter().map(|(shard, members)| (shard, members.into())).collect();
-        Picks { members, missed }
     }
 
     /// Counts the shared subscriptions whose copy of a message nobody can have.
@@ -653,13 +637,12 @@ impl Shard {
         &mut self,
         now: Timestamp,
         message: &Arc<Message>,
-        member: Target,
+        member: &Member,
         out: &mut Outputs,
     ) {
-        let shard = member.session.shard;
-        let targets: Arc<[Target]> = Arc::from([member]);
+        let Some(shard) = member.first().map(|target| target.session.shard) else { return };
         let mut booking = Booking::default();
-        let mut share = self.reserve(message, shard, &targets, Origin::Member, &mut booking);
+        let mut share = self.reserve(message, shard, member, Origin::Member, &mut booking);
         let durable = booking.durable;
         self.counters().deliveries_handed_over.add(1);
         if durable.is_empty() {
@@ -674,7 +657,7 @@ impl Shard {
             // Its packet identifier must be known for its own before the client sees it: given to another
             // message after a crash, the client would take that one for a repetition.
             let commit = self.journal.gating(record, op);
-            let deferred = Box::new(Deferred { message: message.clone(), shares: vec![share] });
+            let deferred = Box::new(Deferred { message: message.clone(), shares: smallvec![share] });
             self.journal.wait(commit, Gate::Deliver(deferred));
         } else {
             self.journal.lazy(Some(record), op);

@@ -14,6 +14,7 @@ use std::{
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use crate::{
     codec::QoS,
@@ -58,21 +59,55 @@ pub struct Route {
     /// Sessions by the shard that owns them.
     pub shards: Vec<(u16, Arc<[Target]>)>,
     /// Shared subscriptions, each of which gives the message to one member.
-    pub groups: Vec<Arc<Group>>,
+    pub groups: Vec<SharedRoute>,
+}
+
+/// One member of a shared subscription: as a list of one, which is what a message is dispatched to.
+pub(super) type Member = Arc<[Target]>;
+
+/// A shared subscription with its members at the time that a route was made.
+#[derive(Debug)]
+pub struct SharedRoute {
+    group: Arc<Group>,
+    members: Vec<Member>,
+}
+
+/// Members of shared subscriptions that get a message, each with the shard that owns it.
+pub(super) struct Picks {
+    pub(super) members: SmallVec<[(u16, Member); 1]>,
+    /// Shared subscriptions of which no member can have it.
+    pub(super) missed: u64,
 }
 
 impl Route {
+    /// One member of each shared subscription.
+    pub(super) fn pick(&self, message: &Message, limits: &Limits) -> Picks {
+        let mut picks = Picks { members: SmallVec::new(), missed: 0 };
+        for shared in &self.groups {
+            let member = shared.group.pick_of(&shared.members, message, None, limits);
+            match member.and_then(|member| Some((member.first()?.session.shard, member.clone()))) {
+                Some(picked) => picks.members.push(picked),
+                None => picks.missed += 1,
+            }
+        }
+        picks
+    }
+
     /// Its size in bytes.
     fn weight(&self) -> usize {
         let targets: usize = self.shards.iter().map(|(_, targets)| targets.len()).sum();
-        targets * size_of::<Target>() + self.groups.len() * size_of::<Arc<Group>>()
+        let members: usize = self.groups.iter().map(|shared| shared.members.len()).sum();
+        targets * size_of::<Target>()
+            + self.groups.len() * size_of::<SharedRoute>()
+            + members * size_of::<Member>()
     }
 }
 
 /// One shared subscription: a share name with a filter.
 #[derive(Debug, Default)]
 pub struct Group {
-    members: RwLock<Vec<Target>>,
+    members: RwLock<Vec<Member>>,
+    /// Counts messages: whose turn it is.
     next: AtomicUsize,
 }
 
@@ -190,7 +225,7 @@ impl Router {
         let filters = self.filters.read().unwrap_or_else(PoisonError::into_inner);
         filters.for_each_match(topic, |subscribers: &Subscribers| {
             subscribers.direct.for_each(|entry| entries.push(entry.clone()));
-            groups.extend(subscribers.groups.values().cloned());
+            groups.extend(subscribers.groups.values().map(Group::route));
         });
         drop(filters);
         // Stable, so that the subscriptions of one session stay in the order of the tree.
@@ -272,13 +307,13 @@ impl Subscribers {
         };
         let group = self.groups.entry(filter.clone()).or_default();
         let mut members = group.members.write().unwrap_or_else(PoisonError::into_inner);
-        match members.iter_mut().find(|member| member.session.is(session)) {
+        match members.iter_mut().find(|known| is_of(known, session)) {
             Some(known) => {
-                *known = member;
+                *known = Arc::from([member]);
                 false
             }
             None => {
-                members.push(member);
+                members.push(Arc::from([member]));
                 true
             }
         }
@@ -289,7 +324,7 @@ impl Subscribers {
         let Some(group) = self.groups.get(filter) else { return false };
         let mut members = group.members.write().unwrap_or_else(PoisonError::into_inner);
         let before = members.len();
-        members.retain(|member| !member.session.is(session));
+        members.retain(|member| !is_of(member, session));
         let (was_there, is_empty) = (members.len() < before, members.is_empty());
         drop(members);
         if is_empty {
@@ -299,16 +334,36 @@ impl Subscribers {
     }
 }
 
+fn is_of(member: &Member, session: &SessionHandle) -> bool {
+    member.iter().any(|target| target.session.is(session))
+}
+
 impl Group {
+    fn route(self: &Arc<Group>) -> SharedRoute {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner).clone();
+        SharedRoute { group: self.clone(), members }
+    }
+
     /// Chooses who gets the next message: in turn, a member whose queue has room before one whose queue is
     /// full, one that can take it now before one that cannot, and a connected one before one that is away.
     /// Who is away gets none of QoS 0. `except` is not chosen.
-    pub fn pick(&self, message: &Message, except: Option<&SessionHandle>, limits: &Limits) -> Option<Target> {
+    pub fn pick(&self, message: &Message, except: Option<&SessionHandle>, limits: &Limits) -> Option<Member> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut best: Option<(&Target, (bool, Presence))> = None;
-        for turn in 0..members.len() {
-            let member = &members[start.wrapping_add(turn) % members.len()];
+        self.pick_of(&members, message, except, limits).cloned()
+    }
+
+    fn pick_of<'a>(
+        &self,
+        members: &'a [Member],
+        message: &Message,
+        except: Option<&SessionHandle>,
+        limits: &Limits,
+    ) -> Option<&'a Member> {
+        let start = self.next.fetch_add(1, Ordering::Relaxed) % members.len().max(1);
+        let mut best: Option<(&Member, (bool, Presence))> = None;
+        let (before, after) = members.split_at(start);
+        for list in after.iter().chain(before) {
+            let Some(member) = list.first() else { continue };
             let presence = member.session.presence();
             let is_lasting = message.qos().min(member.qos) > QoS::AtMostOnce;
             let is_able = presence > Presence::Offline || is_lasting;
@@ -316,19 +371,22 @@ impl Group {
             let has_room = !is_lasting || has_room(&member.session, message, limits);
             let rank = (has_room, presence);
             if is_able && !is_excepted && best.is_none_or(|(_, known)| rank > known) {
-                best = Some((member, rank));
+                best = Some((list, rank));
                 if rank == (true, Presence::Ready) {
                     break;
                 }
             }
         }
-        best.map(|(member, _)| member.clone())
+        best.map(|(member, _)| member)
     }
 
     /// Whether any member is connected.
     pub fn has_connected_member(&self) -> bool {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        members.iter().any(|member| member.session.presence() > Presence::Offline)
+        members
+            .iter()
+            .flat_map(|member| member.iter())
+            .any(|member| member.session.presence() > Presence::Offline)
     }
 }
 
