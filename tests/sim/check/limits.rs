@@ -89,7 +89,9 @@ impl Limited {
             self.excused.clear();
         }
         self.excused.extend(broker.links.values().map(|joined| joined.client_id.clone()));
-        let (mut queued, mut restored, mut allowed) = (0, 0, self.withheld(limits.queues_overflow));
+        let (mut queued, mut restored) = (0, 0);
+        // Each of them may be queued for everybody.
+        let mut allowed = self.withheld(limits.queues_overflow) * facts.clients.len();
         let sessions = broker.shards().flat_map(|shard| shard.sessions());
         for session in sessions.filter(|session| !self.excused.contains(&**session.client_id())) {
             if limits.queues_overflow == Overflow::DropOldest && session.outbound.is_fetching() {
