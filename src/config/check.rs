@@ -48,7 +48,7 @@ fn durability(level: RawDurability, window: Duration) -> Durability {
 }
 
 impl Checker<'_> {
-    pub(super) fn config(&mut self, raw: RawConfig, cores: usize, data_dir: PathBuf) -> Config {
+    pub(super) fn config(&mut self, raw: RawConfig, default_shards: usize, data_dir: PathBuf) -> Config {
         let limits = self.limits(&raw.limits);
         let shards = self.number("shards", raw.shards, 0..=1024);
         let window = self.window("durability_interval_ms", raw.durability_interval_ms);
@@ -58,7 +58,7 @@ impl Checker<'_> {
             listeners: self.listeners(&raw.listeners, &inherited),
             durability,
             limits,
-            shards: if shards == 0 { cores } else { shards },
+            shards: if shards == 0 { default_shards } else { shards },
             data_dir: raw.data_dir.unwrap_or(data_dir),
             persistence: match raw.persistence {
                 RawPersistence::Disk => Persistence::Disk,

@@ -13,7 +13,7 @@ use ::config::{Config as Merger, Value, ValueKind, builder::DefaultState};
 use super::{
     Config,
     check::Checker,
-    cores,
+    default_shards,
     error::ConfigErrors,
     layer::Layer,
     raw::{RawConfig, RawListener},
@@ -285,7 +285,7 @@ impl<'a> Stack<'a> {
             let allow = |listener: &mut RawListener| listener.allow_anonymous = Some(true);
             raw.listeners.iter_mut().for_each(allow);
         }
-        Checker { merged: &merged, errors }.config(raw, cores(), surroundings.data_dir())
+        Checker { merged: &merged, errors }.config(raw, default_shards(), surroundings.data_dir())
     }
 }
 

@@ -178,7 +178,7 @@ impl Default for Config {
         Self {
             listeners: listeners.into(),
             limits,
-            shards: cores(),
+            shards: default_shards(),
             data_dir: Surroundings::of_process().data_dir(),
             persistence: Persistence::Disk,
             store_cache_bytes_max: STORE_CACHE_BYTES_MAX,
@@ -212,7 +212,8 @@ impl Default for Log {
     }
 }
 
-/// The threads that the machine runs at a time.
-fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+/// Shards where nobody says how many: one core is left for the store and the system. More shards than cores would cost
+/// more for each message, and take longer for it.
+fn default_shards() -> usize {
+    thread::available_parallelism().map_or(1, |cores| cores.get().saturating_sub(1).max(1))
 }

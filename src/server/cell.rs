@@ -34,6 +34,8 @@ pub(crate) struct ShardCell {
     wakers: RefCell<Vec<Option<(LinkId, Waker)>>>,
     /// The connection whose task is running: it needs no waking.
     current: Cell<Option<LinkId>>,
+    /// Connections that were woken, in all.
+    woken: Cell<u64>,
     letters: RefCell<Vec<Mail>>,
     /// Where sockets are read into: one for all connections of the shard.
     scratch: Cell<Vec<u8>>,
@@ -55,6 +57,7 @@ impl ShardCell {
             outputs: RefCell::default(),
             wakers: RefCell::default(),
             current: Cell::new(None),
+            woken: Cell::new(0),
             letters: RefCell::default(),
             scratch: Cell::new(Vec::new()),
             armed: Cell::new(None),
@@ -90,6 +93,7 @@ impl ShardCell {
                 && *known == id
             {
                 waker.wake_by_ref();
+                self.woken.set(self.woken.get() + 1);
             }
         }
         let next = shard.next_timeout();
@@ -109,6 +113,11 @@ impl ShardCell {
         let result = self.turn(step);
         self.current.set(None);
         result
+    }
+
+    /// How many connections were woken so far.
+    pub(crate) fn woken(&self) -> u64 {
+        self.woken.get()
     }
 
     /// Looks at the shard without changing anything that would have to be seen to.

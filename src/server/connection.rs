@@ -45,6 +45,9 @@ const LINGER_BYTES_MAX: usize = 1024 * 1024;
 /// Reads of a full buffer in a row before other connections have their turn.
 const READS_MAX: usize = 4;
 
+/// Connections that may write what one read has set off for them before the one that was read writes itself.
+const FIRST_MAX: u64 = 4;
+
 /// Bytes kept free before what is read, for the beginning of a packet that came with the last read.
 const KEPT_BYTES: usize = 8 * 1024;
 
@@ -277,7 +280,13 @@ impl Connection {
                 return Poll::Pending;
             }
             reads += 1;
+            let woken = self.cell().woken();
             match ready!(self.read(cx, stream)) {
+                Ok(1..) if (1..=FIRST_MAX).contains(&(self.cell().woken() - woken)) => {
+                    // A message reaches its few receivers before its publisher gets the acknowledgement.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Ok(0) => return Poll::Ready(self.take_broken().map_or(Cause::Eof, Cause::Io)),
                 Ok(_) => {}
                 Err(error) => {

@@ -77,7 +77,7 @@ impl Broker {
             }
         };
         command.arg("--config").arg(self.directory.join("dunlin.toml")).arg("--data-dir").arg(self.data());
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.env_clear().env("DUNLIN__SHARDS", "2").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command
     }
 

@@ -17,6 +17,8 @@ START_SECS = 15
 STOP_SECS = 15
 
 LISTENERS = """\
+shards = 2
+
 [[listeners]]
 name = "tcp"
 kind = "tcp"
