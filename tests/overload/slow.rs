@@ -14,17 +14,17 @@ use crate::{
     id, publish,
 };
 
-const PAYLOAD_BYTES: usize = 2 * KIB;
+const PAYLOAD_BYTES: usize = 8 * KIB;
 
-/// 24 MiB of QoS 0, and 8 MiB of QoS 1.
-const QOS_0: u32 = 12_288;
+/// 80 MiB of QoS 0, and 32 MiB of QoS 1. A tenth of all and the queue are less than half of either.
+const QOS_0: u32 = 10_240;
 const QOS_1: u32 = 4096;
 
 /// Messages that are written together.
 const BURST: u32 = 64;
 
-/// The limits allow half a MiB.
-const GROWTH_BYTES_MAX: usize = 16 * MIB;
+/// The limits allow 2 MiB for the session, and 32 MiB may be under way from one thread of the broker to another.
+const GROWTH_BYTES_MAX: usize = 48 * MIB;
 
 /// The number of the last message.
 const END: u32 = u32::MAX;

@@ -11,13 +11,13 @@ use crate::{
     flood::{self, TOPIC, WINDOW},
 };
 
-const PAYLOAD_BYTES: usize = 16 * KIB;
+const PAYLOAD_BYTES: usize = 32 * KIB;
 
 /// 64 MiB, many times what any limit here allows to be kept.
-const COUNT: u32 = 4096;
+const COUNT: u32 = 2048;
 
 /// What the limits allow is 4 MiB at most; the rest is for what an allocator and a cache of the store take.
-const GROWTH_BYTES_MAX: usize = 24 * MIB;
+const GROWTH_BYTES_MAX: usize = 32 * MIB;
 
 const SETTINGS: [&str; 2] =
     ["limits.outbox_bytes_max=\"64 KiB\"", "limits.session_queue_bytes_max=\"4 MiB\""];

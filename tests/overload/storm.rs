@@ -122,7 +122,10 @@ async fn storm(address: SocketAddr, size: usize) {
     let mut peers = within(coming.join_all()).await;
     assert_eq!(peers.len(), size);
     for peer in &mut peers {
-        peer.ping().await;
+        peer.send(&Packet::PingReq).await;
+    }
+    for peer in &mut peers {
+        peer.expect(&Packet::PingResp).await;
     }
 }
 
