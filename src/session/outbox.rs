@@ -128,10 +128,13 @@ impl Outbox {
             return;
         }
         let payload = message.payload();
+        let is_copied = payload.len() < SHARED_PAYLOAD_BYTES;
         let run = self.run();
         let before = run.len();
+        // At once: written piece by piece, the first packet of a run would grow it five times.
+        run.reserve(head.frame_len(version) - if is_copied { 0 } else { payload.len() });
         head.write(version, run);
-        if payload.len() < SHARED_PAYLOAD_BYTES {
+        if is_copied {
             run.extend_from_slice(payload);
             let added = run.len() - before;
             self.grow(added);
