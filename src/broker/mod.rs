@@ -138,6 +138,8 @@ impl Shard {
             Packet::Subscribe(subscribe) => self.on_subscribe(now, id, slot, subscribe, out),
             Packet::Unsubscribe(unsubscribe) => self.on_unsubscribe(now, id, slot, unsubscribe, out),
             Packet::PingReq => {
+                // Who pings has had nothing else to say.
+                self.sessions[slot as usize].outbound.shrink();
                 self.write(id, &Packet::PingResp, out);
                 Ok(())
             }

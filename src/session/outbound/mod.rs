@@ -438,6 +438,16 @@ impl Outbound {
         taken
     }
 
+    /// Gives back the room that is kept for the next message, where none waits: the session is idle.
+    pub fn shrink(&mut self) {
+        if self.window.is_empty() {
+            self.window = VecDeque::new();
+        }
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+    }
+
     /// Takes out everything that the client does not own: the session ends.
     pub fn take_all(&mut self) -> Left {
         let Outbound { again, queue, window, parked, fetching, shedding, .. } = std::mem::take(self);

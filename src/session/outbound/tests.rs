@@ -133,3 +133,15 @@ fn messages_of_a_shared_subscription_are_taken_from_wherever_they_are() {
     outbound.on_pub_ack(id(4)).unwrap();
     assert_eq!(outbound.base(), 6);
 }
+
+#[test]
+fn an_idle_session_keeps_no_room() {
+    let mut outbound = sent(QoS::AtLeastOnce);
+    outbound.enqueue(1, outgoing(QoS::AtLeastOnce));
+    outbound.shrink();
+    assert!(outbound.on_pub_ack(id(1)).is_ok(), "what is under way stays");
+    assert!(outbound.send().is_some(), "what waits stays");
+    assert!(outbound.on_pub_ack(id(2)).is_ok());
+    outbound.shrink();
+    assert_eq!((outbound.window.capacity(), outbound.queue.capacity()), (0, 0));
+}
