@@ -93,6 +93,14 @@ pub(super) struct Link {
     read: std::ops::Range<usize>,
     pub(super) output: Vec<u8>,
     written: usize,
+    transit: Transit,
+}
+
+/// Whether the transport has taken bytes that the socket has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transit {
+    Empty,
+    Unflushed,
 }
 
 impl Target {
@@ -109,6 +117,7 @@ impl Target {
             read: 0..0,
             output: Vec::new(),
             written: 0,
+            transit: Transit::Empty,
         };
         let connect = Connect {
             version: self.version,
@@ -190,10 +199,17 @@ impl Link {
         Poll::Ready(Ok(count))
     }
 
+    /// Whether something is to be written.
+    pub(super) fn has_output(&self) -> bool {
+        !self.output.is_empty() || self.transit == Transit::Unflushed
+    }
+
     /// Writes what is to be written; ready when all of it is.
     pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         while let Some(rest) = self.output.get(self.written..).filter(|rest| !rest.is_empty()) {
             let count = ready!(self.transport.as_write().poll_write(context, rest));
+            // TLS takes bytes that the socket does not take yet; a plain socket has no buffer of its own.
+            self.transit = Transit::Unflushed;
             match count.map_err(|error| Fault::io(&error))? {
                 0 => return Poll::Ready(Err(Fault::Closed)),
                 count => self.written += count,
@@ -201,8 +217,9 @@ impl Link {
         }
         self.output.clear();
         self.written = 0;
-        // TLS may have taken all into its own buffer; a plain socket has none.
-        self.transport.as_write().poll_flush(context).map_err(|error| Fault::io(&error))
+        ready!(self.transport.as_write().poll_flush(context)).map_err(|error| Fault::io(&error))?;
+        self.transit = Transit::Empty;
+        Poll::Ready(Ok(()))
     }
 
     /// Hands over each packet that is complete, with the output for answers, and makes room for more.

@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     connection::{Allowed, Link},
     fault::Fault,
-    load::{Connecting, Work},
+    load::{Connecting, Mode, Work},
     pacer::{Alarm, First, Pacer},
     publisher::Publisher,
     role::{Holder, Moment, Next, Phase, Ready, Role, Shared},
@@ -107,6 +107,9 @@ pub(super) fn run(
 
 impl Lane {
     async fn work(self: Rc<Self>, thread: u32, mut phases: watch::Receiver<Phase>) -> io::Result<()> {
+        if self.shared.load.mode == Mode::Connect {
+            self.busy.set(self.busy_since_now());
+        }
         let mut tasks = JoinSet::new();
         for work in self.shared.load.work_of(thread) {
             let number = self.pacer.borrow_mut().enter();
@@ -136,21 +139,29 @@ impl Lane {
 
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
+        if let Phase::Running(interval) = phase {
+            self.measured_ns.set(interval.measured_ns);
+        }
         match (phase, self.busy.get()) {
-            (Phase::Running(interval), _) => {
-                self.measured_ns.set(interval.measured_ns);
-                self.busy.set(Busy::Since { cpu_ns: thread_ns(), clock_ns: self.now_ns() });
-            }
-            (Phase::Draining { .. } | Phase::Closing, Busy::Since { cpu_ns, clock_ns }) => {
+            (Phase::Running(_), Busy::NotYet) => self.busy.set(self.busy_since_now()),
+            // A storm of connections is over when the connections are held.
+            (
+                Phase::Running(_) | Phase::Draining { .. } | Phase::Closing,
+                Busy::Since { cpu_ns, clock_ns },
+            ) => {
                 let elapsed_ns = self.now_ns().saturating_sub(clock_ns).max(1);
                 self.busy.set(Busy::Was(thread_ns().saturating_sub(cpu_ns) as f64 / elapsed_ns as f64));
             }
-            (Phase::Connecting | Phase::Draining { .. } | Phase::Closing, _) => {}
+            (_, Busy::NotYet | Busy::Since { .. } | Busy::Was(_)) => {}
         }
         if phase == Phase::Closing {
             self.permits.close();
         }
         self.pacer.borrow().wake_all();
+    }
+
+    fn busy_since_now(&self) -> Busy {
+        Busy::Since { cpu_ns: thread_ns(), clock_ns: self.now_ns() }
     }
 
     fn wake_due(&self) -> io::Result<()> {
@@ -316,7 +327,7 @@ impl<R: Role> Driver<'_, R> {
         }
         let next = role.fill(&mut link.output, &mut moment);
         keep_alive.fill(&mut link.output, now_ns, lane)?;
-        let wrote = !link.output.is_empty() && link.poll_write(context)?.is_ready();
+        let wrote = link.has_output() && link.poll_write(context)?.is_ready();
         if self.ready == Ready::NotYet && role.is_ready() == Ready::Yes {
             self.ready = Ready::Yes;
             moment.tally.news.ready += 1;

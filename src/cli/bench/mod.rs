@@ -253,12 +253,13 @@ impl Load {
     fn finish(mut self, common: Common) -> Result<(Self, Common), Failure> {
         self.threads = common.threads(self.clients());
         let limits = TopicLimits::default();
-        for topic in (0..self.publishers.min(1)).map(|publisher| self.topic(publisher)) {
-            TopicName::parse(&topic, &limits).map_err(|error| Failure::usage(format!("--topic: {error}")))?;
+        let wrong = |error| Failure::usage(format!("--topic: {error}"));
+        // The last has the longest number.
+        if let Some(last) = self.publishers.checked_sub(1) {
+            TopicName::parse(&self.topic(last), &limits).map_err(wrong)?;
         }
-        for filter in (0..self.subscribers.min(1)).map(|subscriber| self.filter(subscriber)) {
-            TopicFilter::parse(&filter, &limits)
-                .map_err(|error| Failure::usage(format!("--topic: {error}")))?;
+        if let Some(last) = self.subscribers.checked_sub(1) {
+            TopicFilter::parse(&self.filter(last), &limits).map_err(wrong)?;
         }
         Ok((self, common))
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     fault::Reasons,
     load::{Connecting, Load, Mode, Pace},
-    run::Outcome,
+    run::{End, Outcome},
     tally::{Fate, Times},
 };
 use crate::codec::Version;
@@ -181,7 +181,7 @@ impl Percentiles {
 impl Report {
     /// `broker` is how its place is shown.
     pub(super) fn new(load: &Load, version: Version, broker: String, tls: Tls, outcome: Outcome) -> Self {
-        let fate = outcome.tally.fate();
+        let (fate, end) = (outcome.tally.fate(), outcome.end);
         let mut report = Self {
             mode: load.mode.name(),
             settings: settings(load, version, broker, tls),
@@ -196,7 +196,7 @@ impl Report {
             problems: Vec::new(),
             remarks: Vec::new(),
         };
-        report.problems = report.find_problems(load);
+        report.problems = report.find_problems(load, end);
         report.remarks = report.find_remarks();
         report
     }
@@ -210,7 +210,7 @@ impl Report {
         &self.problems
     }
 
-    fn find_problems(&self, load: &Load) -> Vec<String> {
+    fn find_problems(&self, load: &Load, end: End) -> Vec<String> {
         let Self { connections, messages, .. } = self;
         let mut problems = Vec::new();
         let mut add = |count: u64, what: &str| {
@@ -240,6 +240,9 @@ impl Report {
             }
             add(delivery.out_of_order, "messages out of order");
             add(delivery.altered, "messages altered");
+        }
+        if end == End::Stalled {
+            problems.push("no message moved any more before all were sent".into());
         }
         if connections.connected == 0 && problems.is_empty() {
             problems.push("nothing was connected".into());
@@ -300,11 +303,13 @@ impl Report {
             connections.ended
         )?;
         if self.mode != Mode::Connect.name() {
-            writeln!(
-                out,
-                "measured      {:.2} s, QoS {}, {} B",
-                self.measured_secs, settings.qos, settings.payload_bytes
-            )?;
+            write!(out, "measured      {:.2} s, QoS {}", self.measured_secs, settings.qos)?;
+            let size = if settings.publishers > 0 {
+                format!(", {} B", settings.payload_bytes)
+            } else {
+                String::new()
+            };
+            writeln!(out, "{size}")?;
         }
         if settings.publishers > 0 {
             writeln!(
@@ -510,8 +515,8 @@ mod tests {
             tally.from_due.record(us * 1000);
         }
         let counts = Counts { sent: 10, taken: 10, settled: 10, received: 10, ..Counts::default() };
-        let measured_ns = 500_000_000;
-        let outcome = Outcome { tally, counts, measured: counts, measured_ns, busy: vec![0.25, 0.95] };
+        let (measured_ns, end) = (500_000_000, End::Done);
+        let outcome = Outcome { tally, counts, measured: counts, measured_ns, end, busy: vec![0.25, 0.95] };
         Report::new(&load, Version::V5, "localhost:1883".into(), Tls::Off, outcome)
     }
 

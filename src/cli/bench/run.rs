@@ -16,7 +16,7 @@ use tokio::{runtime, signal::unix, sync::watch, time};
 use super::{
     connection::Target,
     lane,
-    load::{Load, Mode},
+    load::{Load, Mode, Pace},
     role::{Clock, Interval, Phase, Shared},
     tally::{Counts, Meter, Tally},
     window::Flow,
@@ -30,6 +30,8 @@ const PROGRESS_NS: u64 = 1_000_000_000;
 const QUIET_NS: u64 = 2_000_000_000;
 /// How long the last messages may take altogether.
 const DRAIN_NS_MAX: u64 = 30_000_000_000;
+/// How long a closed loop without a fixed duration may stand still.
+const STALL_NS: u64 = 10_000_000_000;
 /// How long duplicates are waited for when all has arrived.
 const AFTERMATH_NS: u64 = 100_000_000;
 
@@ -42,8 +44,19 @@ pub(super) struct Outcome {
     pub(super) measured: Counts,
     /// How long that was.
     pub(super) measured_ns: u64,
+    pub(super) end: End,
     /// By thread, the part of the time that it was on a processor.
     pub(super) busy: Vec<f64>,
+}
+
+/// How sending came to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum End {
+    /// As it was meant, or by the user.
+    #[default]
+    Done,
+    /// What was waited for did not come.
+    Stalled,
 }
 
 /// Makes the threads, leads them through the run and collects their results.
@@ -74,8 +87,8 @@ pub(super) fn run(load: Load, target: Target) -> Result<Outcome, Failure> {
         tally.merge(share.tally);
         busy.push(share.busy);
     }
-    let Course { measured, measured_ns } = course?;
-    Ok(Outcome { tally, counts: leader.total(), measured, measured_ns, busy })
+    let Course { measured, measured_ns, end } = course?;
+    Ok(Outcome { tally, counts: leader.total(), measured, measured_ns, end, busy })
 }
 
 struct Leader {
@@ -90,6 +103,7 @@ struct Leader {
 struct Course {
     measured: Counts,
     measured_ns: u64,
+    end: End,
 }
 
 /// What ends a phase before its time.
@@ -139,11 +153,11 @@ impl Leader {
         let interval = self.interval();
         self.enter(Phase::Running(interval));
         let mut before = (Counts::default(), interval.measured_ns);
-        tokio::select! {
-            () = self.measure(interval, &mut before) => {}
-            () = interrupts.next() => {}
-        }
-        let course = self.course_since(before, interval);
+        let end = tokio::select! {
+            end = self.measure(interval, &mut before) => end,
+            () = interrupts.next() => End::Done,
+        };
+        let course = self.course_since(before, interval, end);
         self.enter(Phase::Draining { end_ns: self.now_ns().min(interval.end_ns) });
         tokio::select! {
             () = self.drain() => {}
@@ -159,31 +173,43 @@ impl Leader {
     }
 
     /// Waits for the end of the interval or of all messages; keeps what was counted before it is measured.
-    async fn measure(&mut self, interval: Interval, before: &mut (Counts, u64)) {
-        let waits_for_publishers = self.shared.load.publishers > 0;
+    async fn measure(&mut self, interval: Interval, before: &mut (Counts, u64)) -> End {
+        let load = &self.shared.load;
+        let waits_for_publishers = load.publishers > 0;
+        // A dead subscriber would stop a closed loop for ever.
+        let may_stall =
+            matches!(load.pace, Pace::Closed) && waits_for_publishers && load.duration_ns == u64::MAX;
         let mut is_measured = false;
+        let mut news = (Counts::default(), interval.start_ns);
+        let mut end = End::Done;
         self.until(|counts, clients, now_ns| {
             if !is_measured && now_ns >= interval.measured_ns {
                 is_measured = true;
                 *before = (counts, now_ns);
             }
-            let publishers = u64::from(clients.publishers);
+            if counts != news.0 {
+                news = (counts, now_ns);
+            }
+            if may_stall && now_ns >= news.1 + STALL_NS {
+                end = End::Stalled;
+            }
+            let is_over = now_ns >= interval.end_ns || end == End::Stalled;
             let nobody_is_left = counts.ended + counts.failed >= clients.all;
-            now_ns >= interval.end_ns
-                || nobody_is_left
-                || waits_for_publishers && counts.finished >= publishers
+            let all_is_sent = waits_for_publishers && counts.finished >= u64::from(clients.publishers);
+            is_over || nobody_is_left || all_is_sent
         })
         .await;
+        end
     }
 
-    fn course_since(&self, (before, before_ns): (Counts, u64), interval: Interval) -> Course {
+    fn course_since(&self, (before, before_ns): (Counts, u64), interval: Interval, end: End) -> Course {
         let counts = self.total();
         let now_ns = self.now_ns();
         let ended_itself = self.shared.load.publishers > 0 && now_ns < interval.end_ns;
         let active_ns = self.meters.iter().map(|meter| meter.active_ns()).max().unwrap_or(0);
         // If the last message ended the run, then that was its end, and not when it was noticed.
         let end_ns = if ended_itself { active_ns.clamp(before_ns, now_ns) } else { now_ns };
-        Course { measured: counts.since(&before), measured_ns: end_ns - before_ns.min(end_ns) }
+        Course { measured: counts.since(&before), measured_ns: end_ns - before_ns.min(end_ns), end }
     }
 
     /// Waits for acknowledgements and deliveries, as long as they come.
@@ -216,7 +242,9 @@ impl Leader {
         let clients = Clients { all: load.clients().into(), publishers: load.publishers };
         loop {
             let (counts, now_ns) = (self.total(), self.now_ns());
-            if is_so(counts, clients, now_ns) {
+            // A thread that failed says why when it is joined; nobody does its part of what is waited for.
+            let all_work = self.phases.receiver_count() == self.meters.len();
+            if is_so(counts, clients, now_ns) || !all_work {
                 return;
             }
             self.progress.show(&counts, clients, now_ns);
