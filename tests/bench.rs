@@ -2,6 +2,7 @@
 //!
 //! No figure of time is asserted, for this machine may have better things to do.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+#![expect(clippy::disallowed_methods, reason = "a scripted broker has a thread for each connection")]
 
 use std::{
     fs,

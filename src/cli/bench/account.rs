@@ -106,7 +106,7 @@ mod tests {
     fn forgotten_gaps_still_count_what_comes_of_them() {
         let mut stream = Stream::default();
         let odd = (0..GAPS_MAX as u64 + 10).map(|number| 2 * number + 1);
-        odd.clone().for_each(|number| {
+        odd.for_each(|number| {
             stream.take(number);
         });
         assert_eq!(stream.gaps.len(), GAPS_MAX);

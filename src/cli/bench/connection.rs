@@ -1,5 +1,4 @@
 //! One connection: its socket and its two buffers. Many packets go into one write and come out of one read.
-#![expect(clippy::disallowed_methods, reason = "a load generator is all shell: it waits by the clock")]
 
 use std::{
     convert::Infallible,

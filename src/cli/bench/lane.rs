@@ -1,5 +1,4 @@
 //! A thread of the run with its share of the connections, and the loop that each connection is in.
-#![expect(clippy::disallowed_methods, reason = "a load generator is all shell: it waits by the clock")]
 
 use std::{
     cell::{Cell, RefCell},

@@ -168,7 +168,7 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
         Command::Connect(arguments) => arguments.plan(),
         Command::Latency(arguments) => arguments.plan(),
     };
-    match planned.and_then(|(load, common)| measure(load, &common)) {
+    match planned.and_then(|(load, common)| measure(&load, &common)) {
         Ok(code) => code,
         Err(failure) => {
             complain(failure.message);
@@ -178,12 +178,12 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
 }
 
 /// Runs what was planned and tells what came of it.
-fn measure(load: Load, common: &Common) -> Result<ExitCode, Failure> {
+fn measure(load: &Load, common: &Common) -> Result<ExitCode, Failure> {
     let broker = common.broker()?;
     raise_descriptor_limit(load.clients());
     let version = broker.target.version;
     let outcome = run::run(load.clone(), broker.target)?;
-    let report = Report::new(&load, version, broker.shown, broker.tls, outcome);
+    let report = Report::new(load, version, broker.shown, broker.tls, &outcome);
     let text = if common.tool.json {
         let json = serde_json::to_string(&report);
         json.map_err(|error| Failure::new(error.to_string()))? + "\n"

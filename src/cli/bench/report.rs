@@ -180,19 +180,19 @@ impl Percentiles {
 
 impl Report {
     /// `broker` is how its place is shown.
-    pub(super) fn new(load: &Load, version: Version, broker: String, tls: Tls, outcome: Outcome) -> Self {
+    pub(super) fn new(load: &Load, version: Version, broker: String, tls: Tls, outcome: &Outcome) -> Self {
         let (fate, end) = (outcome.tally.fate(), outcome.end);
         let mut report = Self {
             mode: load.mode.name(),
             settings: settings(load, version, broker, tls),
-            connections: connections(load, &outcome),
-            messages: messages(load, &outcome, fate),
+            connections: connections(load, outcome),
+            messages: messages(load, outcome, fate),
             measured_secs: outcome.measured_ns as f64 / 1e9,
-            rates: rates(load, &outcome),
+            rates: rates(load, outcome),
             latency_from_due: Percentiles::of(&outcome.tally.from_due),
             latency_from_send: Percentiles::of(&outcome.tally.from_send),
             acknowledgement: Percentiles::of(&outcome.tally.acknowledged),
-            tool: tool(&outcome),
+            tool: tool(outcome),
             problems: Vec::new(),
             remarks: Vec::new(),
         };
@@ -517,7 +517,7 @@ mod tests {
         let counts = Counts { sent: 10, taken: 10, settled: 10, received: 10, ..Counts::default() };
         let (measured_ns, end) = (500_000_000, End::Done);
         let outcome = Outcome { tally, counts, measured: counts, measured_ns, end, busy: vec![0.25, 0.95] };
-        Report::new(&load, Version::V5, "localhost:1883".into(), Tls::Off, outcome)
+        Report::new(&load, Version::V5, "localhost:1883".into(), Tls::Off, &outcome)
     }
 
     #[test]
