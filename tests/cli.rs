@@ -170,12 +170,13 @@ fn help_has_examples_and_every_command() {
         "certs",
         "pub",
         "sub",
+        "bench",
         "completions",
         "--set <KEY=VALUE>",
     ] {
         assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
     }
-    for command in ["serve", "check", "certs", "pub", "sub", "completions"] {
+    for command in ["serve", "check", "certs", "pub", "sub", "bench", "completions"] {
         let ran = dunlin.run(&[command, "--help"]);
         assert!(ran.code == Some(0) && ran.stdout.contains("Usage: dunlin"), "{ran:?}");
     }

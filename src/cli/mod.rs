@@ -4,6 +4,7 @@
 //! to standard output, everything else to standard error.
 
 mod backup;
+mod bench;
 mod certs;
 mod check;
 mod client;
@@ -61,6 +62,7 @@ Examples:
   dunlin certs certs                           Make certificates for development
   dunlin sub -t 'sensors/#' -v                 Print messages with their topics
   dunlin pub -t sensors/1 -m 21.5 -q 1         Publish a message
+  dunlin bench latency --rate 10000            Measure latency under load
   dunlin backup /backup/dunlin.redb            Copy what is stored, while the broker runs
 
 Configuration: flags over DUNLIN__SECTION__KEY variables over the file over defaults.
@@ -78,6 +80,8 @@ enum Command {
     Pub(publish::Arguments),
     /// Subscribe to topics and print what arrives
     Sub(subscribe::Arguments),
+    /// Put load on a broker and measure what it does
+    Bench(bench::Arguments),
     /// Copy the store to a file, while the broker runs or while it does not
     Backup(backup::BackupArguments),
     /// Make a backup the store
@@ -143,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Certs(arguments) => certs::main(&arguments),
         Command::Pub(arguments) => publish::main(arguments),
         Command::Sub(arguments) => subscribe::main(arguments),
+        Command::Bench(arguments) => bench::main(arguments),
         Command::Backup(arguments) => backup::main(arguments),
         Command::Restore(arguments) => backup::restore_main(arguments),
         Command::Store(arguments) => store::main(arguments),

@@ -4,7 +4,7 @@
 
 pub(super) mod link;
 pub(super) mod property;
-mod tls;
+pub(super) mod tls;
 
 use std::{
     future::{self, Future},
@@ -246,11 +246,11 @@ impl Connection {
 }
 
 /// An IPv6 address before a port needs brackets.
-fn bracketed(host: &str) -> String {
+pub(super) fn bracketed(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.into() }
 }
 
-fn parse_version(text: &str) -> Result<Version, String> {
+pub(super) fn parse_version(text: &str) -> Result<Version, String> {
     match text.to_ascii_lowercase().as_str() {
         "5" | "v5" | "mqttv5" => Ok(Version::V5),
         "311" | "3.1.1" | "4" | "v311" | "mqttv311" => Ok(Version::V4),
@@ -293,7 +293,7 @@ pub(super) fn parse_filter(text: &str) -> Result<String, String> {
 }
 
 /// The system's words without the number that Rust puts behind them.
-fn explain_io(error: &io::Error) -> String {
+pub(super) fn explain_io(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((words, _)) => words.into(),

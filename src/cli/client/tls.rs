@@ -39,7 +39,7 @@ const SYSTEM_AUTHORITIES: [&str; 4] = [
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "TLS")]
-pub(super) struct Security {
+pub(in crate::cli) struct Security {
     /// Use TLS and trust the authorities of the system
     #[arg(long, visible_alias = "tls-use-os-certs", conflicts_with = "unix")]
     tls: bool,
@@ -69,22 +69,21 @@ pub(super) struct Tunnel {
 }
 
 impl Security {
-    pub(super) fn wanted(&self) -> bool {
+    pub(in crate::cli) fn wanted(&self) -> bool {
         self.tls || self.cafile.is_some() || self.cert.is_some()
+    }
+
+    /// Refuses options that mean nothing without TLS.
+    pub(in crate::cli) fn check_unused(&self) -> Result<(), String> {
+        if self.insecure { Err("--insecure has no effect without --cafile or --tls".into()) } else { Ok(()) }
     }
 
     /// The tunnel, if TLS is wanted.
     pub(super) fn tunnel(&self, host: &str, port: u16) -> Result<Option<Tunnel>, String> {
         if !self.wanted() {
-            return if self.insecure {
-                Err("--insecure has no effect without --cafile or --tls".into())
-            } else {
-                Ok(None)
-            };
+            return self.check_unused().map(|()| None);
         }
-        let bare = host.trim_matches(['[', ']']).to_owned();
-        let name =
-            ServerName::try_from(bare).map_err(|_| format!("{host} is no host name and no address"))?;
+        let name = server_name(host)?;
         let connector = TlsConnector::from(Arc::new(self.config()?));
         let directory = private_directory().map_err(|error| format!("temporary directory: {error}"))?;
         let listener =
@@ -93,7 +92,8 @@ impl Security {
         Ok(Some(Tunnel { directory, listener, connector, address, name, error: RefCell::default() }))
     }
 
-    fn config(&self) -> Result<ClientConfig, String> {
+    /// What the options ask for; the authorities of the system without `--cafile`.
+    pub(in crate::cli) fn config(&self) -> Result<ClientConfig, String> {
         let roots = Arc::new(self.authorities()?);
         let builder = if self.insecure {
             let strict = WebPkiServerVerifier::builder(roots).build().map_err(|error| error.to_string())?;
@@ -126,6 +126,12 @@ impl Security {
         }
         Ok(roots)
     }
+}
+
+/// The name that the broker's certificate must have.
+pub(in crate::cli) fn server_name(host: &str) -> Result<ServerName<'static>, String> {
+    let bare = host.trim_matches(['[', ']']).to_owned();
+    ServerName::try_from(bare).map_err(|_| format!("{host} is no host name and no address"))
 }
 
 fn certificates(option: &str, path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, String> {
