@@ -68,6 +68,8 @@ pub enum Mutation {
     ReserveForgotten,
     /// What a start makes of sessions waits for a client.
     StartNotStored,
+    /// After a crash what may have been sent counts as never sent.
+    CrashForgotten,
 }
 
 #[cfg(feature = "mutations")]
@@ -78,7 +80,7 @@ mod injected {
 
     impl Mutation {
         /// All of them.
-        pub const ALL: [Mutation; 31] = [
+        pub const ALL: [Mutation; 32] = [
             Mutation::AckBeforeCommit,
             Mutation::RepetitionAccepted,
             Mutation::ReleaseNotStored,
@@ -110,6 +112,7 @@ mod injected {
             Mutation::PassedForgotten,
             Mutation::ReserveForgotten,
             Mutation::StartNotStored,
+            Mutation::CrashForgotten,
         ];
     }
 

@@ -547,9 +547,11 @@ impl Shard {
                 SessionState::Connected(id) => StoredPresence::Connected {
                     receive_maximum: self.link(id).map_or(0, |link| link.settings.receive_maximum),
                 },
-                SessionState::Detached(since) => {
-                    StoredPresence::Detached { since, sent_below: session.outbound.sent_below() }
-                }
+                SessionState::Detached(since) => StoredPresence::Detached {
+                    since,
+                    sent_below: session.outbound.sent_below(),
+                    perhaps_sent_below: session.outbound.perhaps_sent_below(),
+                },
             },
         }
     }

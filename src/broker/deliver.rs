@@ -202,7 +202,7 @@ impl Shard {
                 return;
             };
             // [MQTT-3.3.2-5] [MQTT-4.3.3-7]
-            if attempt == Attempt::First && head.message.is_expired(now) {
+            if attempt != Attempt::Again && head.message.is_expired(now) {
                 self.discard_expired(slot, out);
                 continue;
             }

@@ -154,7 +154,7 @@ impl Link {
         let Link { outbox, settings, aliases, .. } = self;
         let message = &outgoing.message;
         let mut head = PublishHead {
-            dup: attempt == Attempt::Again,
+            dup: attempt != Attempt::First,
             retain: outgoing.retain,
             delivery,
             topic: message.topic(),

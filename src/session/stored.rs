@@ -47,7 +47,8 @@ impl From<Subscription> for StoredSubscription {
 pub enum StoredPresence {
     /// It has, or had one when the broker ended without telling.
     Connected {
-        /// The client's Receive Maximum: as many of its first unsettled messages may have been sent.
+        /// The client's Receive Maximum: as many of its first unsettled messages are taken for sent. Others may
+        /// have been.
         receive_maximum: u16,
     },
     /// It has none.
@@ -56,6 +57,8 @@ pub enum StoredPresence {
         since: Timestamp,
         /// Messages with a number below were sent at least once.
         sent_below: u64,
+        /// Messages with a number below may have been sent before a crash.
+        perhaps_sent_below: u64,
     },
 }
 

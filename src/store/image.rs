@@ -39,7 +39,8 @@ impl<'a> SessionImage<'a> {
         let expiry_secs = reader.u32()?;
         let presence = if flags & IS_DETACHED != 0 {
             let since = Timestamp::from_millis(reader.u64()?);
-            StoredPresence::Detached { since, sent_below: reader.u64()? }
+            let (sent_below, perhaps_sent_below) = (reader.u64()?, reader.u64()?);
+            StoredPresence::Detached { since, sent_below, perhaps_sent_below }
         } else {
             StoredPresence::Connected { receive_maximum: reader.u16()? }
         };
@@ -79,9 +80,10 @@ pub(super) fn session_fields(
         StoredPresence::Connected { receive_maximum } => {
             out.extend_from_slice(&receive_maximum.to_le_bytes());
         }
-        StoredPresence::Detached { since, sent_below } => {
+        StoredPresence::Detached { since, sent_below, perhaps_sent_below } => {
             out.extend_from_slice(&since.as_millis().to_le_bytes());
             out.extend_from_slice(&sent_below.to_le_bytes());
+            out.extend_from_slice(&perhaps_sent_below.to_le_bytes());
         }
     }
     wire::text(out, client_id);

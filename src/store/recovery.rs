@@ -520,7 +520,9 @@ impl Recovery {
         let above = cursor.owned.last().max(cursor.done.last()).map_or(0, |last| last + 1);
         let sent_below = match stored.presence {
             StoredPresence::Connected { .. } => 0,
-            StoredPresence::Detached { sent_below, .. } => sent_below,
+            StoredPresence::Detached { sent_below, perhaps_sent_below, .. } => {
+                sent_below.max(perhaps_sent_below)
+            }
         };
         stored.next_number = stored.next_number.max(base).max(above).max(sent_below);
         stored.owned = cursor.owned.into_iter().filter(|number| *number >= base).collect();

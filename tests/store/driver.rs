@@ -100,7 +100,11 @@ impl Driver {
             StoredPresence::Connected { receive_maximum: self.rng.below(100) as u16 }
         } else {
             let since = Timestamp::from_millis(self.rng.below(1000));
-            StoredPresence::Detached { since, sent_below: self.rng.below(next + 1) }
+            StoredPresence::Detached {
+                since,
+                sent_below: self.rng.below(next + 1),
+                perhaps_sent_below: self.rng.below(next + 1),
+            }
         };
         let will = self.rng.one_in(3).then(|| {
             let expiry = self.rng.one_in(2).then_some(30);

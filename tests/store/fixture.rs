@@ -147,7 +147,11 @@ fn put(
 }
 
 fn detached() -> StoredPresence {
-    StoredPresence::Detached { since: Timestamp::from_millis(1_000_000), sent_below: 2 }
+    StoredPresence::Detached {
+        since: Timestamp::from_millis(1_000_000),
+        sent_below: 2,
+        perhaps_sent_below: 0,
+    }
 }
 
 fn connected() -> StoredPresence {

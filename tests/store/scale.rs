@@ -120,7 +120,11 @@ fn a_million_sessions_two_million_subscriptions_a_million_retained() {
                 session: session.clone(),
                 expiry_secs: u32::MAX,
                 will: None,
-                presence: StoredPresence::Detached { since: Timestamp::default(), sent_below: 0 },
+                presence: StoredPresence::Detached {
+                    since: Timestamp::default(),
+                    sent_below: 0,
+                    perhaps_sent_below: 0,
+                },
             };
             [away, of(filter(0)), of(filter(1))]
         }));

@@ -140,11 +140,9 @@ fn open(disk: &Disk) -> (Committer, Recovered) {
 
 #[test]
 fn a_start_spills_what_is_beyond_the_limit_and_cannot_have_been_sent() {
-    for (presence, sent) in [
-        (StoredPresence::Connected { receive_maximum: 25 }, 25),
-        (StoredPresence::Detached { since: Timestamp::default(), sent_below: 42 }, 42),
-        (StoredPresence::Detached { since: Timestamp::default(), sent_below: 0 }, 0),
-    ] {
+    for (presence, sent) in
+        [(StoredPresence::Connected { receive_maximum: 25 }, 25), (detached(42), 42), (detached(0), 0)]
+    {
         let mut bench = Bench::new();
         let (session, other) = (bench.session("a"), bench.session("b"));
         let mut op = put(&session);
@@ -175,4 +173,8 @@ fn a_start_spills_what_is_beyond_the_limit_and_cannot_have_been_sent() {
         let others = recovered.sessions[1].messages.spilled().count() as u64;
         assert_eq!(spilled_rows(&disk), runs + others, "what was read back is gone");
     }
+}
+
+fn detached(sent_below: u64) -> StoredPresence {
+    StoredPresence::Detached { since: Timestamp::default(), sent_below, perhaps_sent_below: 0 }
 }

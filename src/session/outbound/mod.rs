@@ -84,6 +84,9 @@ pub struct Outbound {
     window: VecDeque<Sending>,
     /// The number of the first entry of `window`.
     base: u64,
+    /// Numbers below may have been sent before a crash: acknowledgements and drops are stored late, so that what
+    /// is settled counts as waiting, and what was sent may stand behind it.
+    perhaps_sent_below: u64,
     /// Numbers behind the window that are settled.
     settled_ahead: SettledAhead,
     /// Messages sent on this connection, or released, and not settled: the use of the client's Receive Maximum.
@@ -111,6 +114,8 @@ struct Queued {
 pub enum Attempt {
     /// Never: DUP is 0. `[MQTT-4.3.2-2]` `[MQTT-4.3.3-2]`
     First,
+    /// Nobody knows, for the broker has ended without telling: DUP is 1, and it still expires. `[MQTT-3.3.1-1]`
+    Perhaps,
     /// On an earlier connection: DUP is 1, and it does not expire any more. `[MQTT-3.3.1-1]` `[MQTT-4.3.3-7]`
     Again,
 }
@@ -223,7 +228,8 @@ impl Outbound {
         let is_next = self.first_stored().is_none_or(|first| head.number < first);
         // An identifier is not used again before its last use is settled. [MQTT-2.2.1-4]
         let has_id = head.number - self.base < PACKET_IDS;
-        (is_next && has_id).then_some((&head.outgoing, Attempt::First))
+        let attempt = if head.number < self.perhaps_sent_below { Attempt::Perhaps } else { Attempt::First };
+        (is_next && has_id).then_some((&head.outgoing, attempt))
     }
 
     /// Moves what [`Outbound::head`] tells of into the window: it is being sent. Returns it with its packet
@@ -358,6 +364,11 @@ impl Outbound {
     /// All numbers from this one on were never sent.
     pub fn sent_below(&self) -> u64 {
         self.base + self.window.len() as u64
+    }
+
+    /// Numbers below this one may have been sent before a crash.
+    pub fn perhaps_sent_below(&self) -> u64 {
+        self.perhaps_sent_below
     }
 
     /// All numbers below this one are settled.

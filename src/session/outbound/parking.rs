@@ -13,7 +13,11 @@ use super::{
     super::{Fetched, Found, Inserted, SpilledRun, StoredMessage, StoredPresence, StoredSession, Wanted},
     Again, Body, Outbound, Outgoing, Sending,
 };
-use crate::{codec::QoS, limits::Parking};
+use crate::{
+    codec::QoS,
+    limits::Parking,
+    mutation::{self, Mutation},
+};
 
 /// What the sessions of a shard have in memory together, in bytes.
 #[derive(Clone, Debug, Default)]
@@ -301,8 +305,13 @@ impl Outbound {
             next = next.max(end);
         }
         let sent_below = match session.presence {
-            StoredPresence::Detached { sent_below, .. } => sent_below,
+            StoredPresence::Detached { sent_below, perhaps_sent_below, .. } => {
+                outbound.perhaps_sent_below = perhaps_sent_below;
+                sent_below
+            }
             StoredPresence::Connected { receive_maximum } => {
+                let is_known = mutation::is_on(Mutation::CrashForgotten);
+                outbound.perhaps_sent_below = if is_known { 0 } else { session.next_number };
                 let nth = nth_number(&live, u64::from(receive_maximum));
                 nth.unwrap_or(session.next_number)
             }

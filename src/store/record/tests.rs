@@ -85,8 +85,8 @@ prop_compose! {
 fn any_presence() -> impl Strategy<Value = StoredPresence> {
     prop_oneof![
         any::<u16>().prop_map(|receive_maximum| StoredPresence::Connected { receive_maximum }),
-        any::<(u64, u64)>().prop_map(|(since, sent_below)| {
-            StoredPresence::Detached { since: Timestamp::from_millis(since), sent_below }
+        any::<(u64, u64, u64)>().prop_map(|(since, sent_below, perhaps_sent_below)| {
+            StoredPresence::Detached { since: Timestamp::from_millis(since), sent_below, perhaps_sent_below }
         }),
     ]
 }
@@ -238,7 +238,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     };
     let subscription = Subscription { options, id: NonZeroU32::new(7) }.into();
     let will = StoredWill { message: message.clone(), delay_secs: 3, message_expiry_secs: Some(4) };
-    let detached = StoredPresence::Detached { since: Timestamp::from_millis(2), sent_below: 8 };
+    let detached =
+        StoredPresence::Detached { since: Timestamp::from_millis(2), sent_below: 8, perhaps_sent_below: 3 };
     let connected = StoredPresence::Connected { receive_maximum: 20 };
     let plain = encoded(|out| image::session_fields(out, "cid", 60, connected, None));
     let full = encoded(|out| image::session_fields(out, "cid", 60, detached, Some(&will)));
