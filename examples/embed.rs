@@ -15,7 +15,7 @@ use std::{collections::HashMap, env, error::Error, net::SocketAddr};
 
 use dunlin::{
     Broker, Client, QoS,
-    acl::{Action, Authorize, Decision, Principal},
+    acl::{Action, Authorize, Decision, Principal, RuleId},
     auth::{Authenticate, BoxFuture, Credentials, Denial},
     codec::ReasonCode,
     net::Peer,
@@ -29,13 +29,11 @@ impl Authenticate for Customers {
         Box::pin(async move {
             // The program's own clients have no need to prove who they are.
             if *credentials.peer == Peer::Memory {
-                return Ok(Principal { user: Some("shop".into()) });
+                return Ok(Principal::named("shop"));
             }
             let user = credentials.user_name.unwrap_or_default();
             match self.0.get(user) {
-                Some(password) if credentials.password == Some(password) => {
-                    Ok(Principal { user: Some(user.into()) })
-                }
+                Some(password) if credentials.password == Some(password) => Ok(Principal::named(user)),
                 Some(_) | None => Err(Denial {
                     code: ReasonCode::BadUserNameOrPassword,
                     why: format!("'{user}' is no customer, or has another password"),
@@ -51,13 +49,13 @@ struct OwnAffairs;
 impl Authorize for OwnAffairs {
     fn decide(&self, principal: &Principal, _: &str, action: Action, topic: &str) -> Decision {
         let name = match action {
-            Action::Publish => topic.strip_prefix("shop/orders/"),
-            Action::Subscribe => topic.strip_prefix("shop/receipts/"),
+            Action::Publish { .. } => topic.strip_prefix("shop/orders/"),
+            Action::Subscribe { .. } | Action::Receive => topic.strip_prefix("shop/receipts/"),
         };
         match principal.user.as_deref() {
             Some("shop") => Decision::Allowed,
             Some(user) if name == Some(user) => Decision::Allowed,
-            Some(_) | None => Decision::Denied,
+            Some(_) | None => Decision::Denied(RuleId::DEFAULT),
         }
     }
 }

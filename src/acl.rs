@@ -3,22 +3,47 @@
 //! This is the seam that authentication fills and authorisation is asked through. The rules themselves are
 //! an [`Authorize`] given to the broker.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::codec::QoS;
 
 /// Whom the broker takes a client to be, once authenticated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Principal {
     /// The user name that was proved, `None` for an anonymous client.
     pub user: Option<Arc<str>>,
+    /// What else is known of the client; most have nothing.
+    pub details: Option<Arc<Details>>,
+}
+
+/// What a back end knows of a client besides its user name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Groups that the user is in, besides those that the access rules say.
+    pub groups: Vec<Arc<str>>,
+    /// Values for placeholders of access rules, by their names: `cert:cn`, `jwt:tenant`.
+    pub attributes: BTreeMap<Box<str>, Box<str>>,
+    /// When the proof ends, in seconds since 1970: the connection ends with it.
+    pub expires_at_secs: Option<u64>,
 }
 
 /// What a client wants to do with a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Publish to a topic name, also by its will.
-    Publish,
+    Publish {
+        /// Of the PUBLISH, or the will.
+        qos: QoS,
+        /// RETAIN.
+        retain: bool,
+    },
     /// Subscribe to a topic filter (the pattern of a shared one).
-    Subscribe,
+    Subscribe {
+        /// What the client asks for.
+        qos: QoS,
+    },
+    /// Get a message with this topic name by a subscription that was granted.
+    Receive,
 }
 
 /// Whether an action is allowed.
@@ -26,8 +51,19 @@ pub enum Action {
 pub enum Decision {
     /// It is.
     Allowed,
-    /// It is not.
-    Denied,
+    /// A subscription is, with no higher QoS than this.
+    AllowedUpTo(QoS),
+    /// It is not, by this rule.
+    Denied(RuleId),
+}
+
+/// A rule of an [`Authorize`], for [`Authorize::describe`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleId(pub u32);
+
+impl RuleId {
+    /// No rule: nothing allows it.
+    pub const DEFAULT: RuleId = RuleId(u32::MAX);
 }
 
 /// Rules that decide. They are asked for every PUBLISH and every filter of a SUBSCRIBE, on the thread that
@@ -35,6 +71,26 @@ pub enum Decision {
 pub trait Authorize: Send + Sync {
     /// Decides one action of one client.
     fn decide(&self, principal: &Principal, client_id: &str, action: Action, topic: &str) -> Decision;
+
+    /// Whether [`Action::Receive`] may be denied to this client: if not, deliveries are not asked about.
+    fn limits_receiving(&self, principal: &Principal, client_id: &str) -> bool {
+        let _ = (principal, client_id);
+        false
+    }
+
+    /// The rule in words: where it is written and what it says.
+    fn describe(&self, rule: RuleId) -> String {
+        let _ = rule;
+        "no rule allows it".into()
+    }
+}
+
+impl Principal {
+    /// A client that has proved this user name, and of whom nothing else is known.
+    #[must_use]
+    pub fn named(user: &str) -> Principal {
+        Principal { user: Some(user.into()), details: None }
+    }
 }
 
 /// The rules of a broker without rules: everything but publishing to `$SYS`, which is the broker's own, and
@@ -46,8 +102,8 @@ impl Authorize for Open {
     fn decide(&self, _: &Principal, _: &str, action: Action, topic: &str) -> Decision {
         let is_taken = topic == "$SYS" || topic.starts_with("$SYS/") || topic.starts_with("$share/");
         match action {
-            Action::Publish if is_taken => Decision::Denied,
-            Action::Publish | Action::Subscribe => Decision::Allowed,
+            Action::Publish { .. } if is_taken => Decision::Denied(RuleId::DEFAULT),
+            Action::Publish { .. } | Action::Subscribe { .. } | Action::Receive => Decision::Allowed,
         }
     }
 }

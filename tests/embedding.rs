@@ -7,7 +7,7 @@ use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
 use dunlin::{
     Broker, Client, ClientError, Config, Delivered, Publication, QoS,
-    acl::{Action, Authorize, Decision, Principal},
+    acl::{Action, Authorize, Decision, Principal, RuleId},
     auth::{Authenticate, BoxFuture, Credentials, Denial},
     codec::{ReasonCode, RetainHandling, SubscriptionOptions},
     config::Persistence,
@@ -385,7 +385,7 @@ impl Authenticate for Friends {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Principal, Denial>> {
         Box::pin(async move {
             match credentials.client_id {
-                "ann" | "bob" => Ok(Principal { user: Some(credentials.client_id.into()) }),
+                "ann" | "bob" => Ok(Principal::named(credentials.client_id)),
                 other => Err(Denial { code: ReasonCode::Banned, why: format!("{other} is no friend") }),
             }
         })
@@ -398,10 +398,10 @@ struct OwnTopics;
 impl Authorize for OwnTopics {
     fn decide(&self, principal: &Principal, _: &str, action: Action, topic: &str) -> Decision {
         match action {
-            Action::Publish if principal.user.as_deref() == Some(topic) => Decision::Allowed,
-            Action::Publish => Decision::Denied,
-            Action::Subscribe if topic == "#" => Decision::Denied,
-            Action::Subscribe => Decision::Allowed,
+            Action::Publish { .. } if principal.user.as_deref() == Some(topic) => Decision::Allowed,
+            Action::Publish { .. } => Decision::Denied(RuleId::DEFAULT),
+            Action::Subscribe { .. } if topic == "#" => Decision::Denied(RuleId::DEFAULT),
+            Action::Subscribe { .. } | Action::Receive => Decision::Allowed,
         }
     }
 }

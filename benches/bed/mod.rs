@@ -89,7 +89,7 @@ impl Bed {
         let admission = Admission {
             connect: &connect,
             assigned_client_id: None,
-            principal: Principal { user: None },
+            principal: Principal::default(),
             peer: "bench".into(),
             is_local: false,
             durability: Durability::Commit,

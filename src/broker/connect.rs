@@ -239,9 +239,10 @@ impl Shard {
         will: Option<&Will<'_>>,
     ) -> Result<(), Refusal> {
         let Some(will) = will else { return Ok(()) };
-        match self.shared.authorize.decide(principal, client_id, Action::Publish, will.topic) {
-            Decision::Allowed => Ok(()),
-            Decision::Denied => {
+        let action = Action::Publish { qos: will.qos, retain: will.retain };
+        match self.shared.authorize.decide(principal, client_id, action, will.topic) {
+            Decision::Allowed | Decision::AllowedUpTo(_) => Ok(()),
+            Decision::Denied(_) => {
                 Err(Refusal::new(ReasonCode::NotAuthorized, "not authorized to publish the will"))
             }
         }

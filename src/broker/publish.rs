@@ -234,10 +234,11 @@ impl Shard {
         }
         let link = &self.links[id.slot as usize];
         let client_id = link.session.map_or("", |slot| &self.sessions[slot as usize].handle.client_id);
-        match self.shared.authorize.decide(&link.settings.principal, client_id, Action::Publish, topic) {
-            Decision::Allowed => Ok(()),
-            Decision::Denied if mutation::is_on(Mutation::DeniedAccepted) => Ok(()),
-            Decision::Denied => {
+        let action = Action::Publish { qos: publish.delivery.qos(), retain: publish.retain };
+        match self.shared.authorize.decide(&link.settings.principal, client_id, action, topic) {
+            Decision::Allowed | Decision::AllowedUpTo(_) => Ok(()),
+            Decision::Denied(_) if mutation::is_on(Mutation::DeniedAccepted) => Ok(()),
+            Decision::Denied(_) => {
                 Err(Fault { code: ReasonCode::NotAuthorized, why: "not authorized to publish" })
             }
         }

@@ -111,17 +111,20 @@ impl Shard {
         id: LinkId,
         slot: u32,
         filter: TopicFilter,
-        subscription: Subscription,
+        mut subscription: Subscription,
         gate: &mut Option<u64>,
         replays: &mut Vec<Replay>,
     ) -> Result<QoS, ReasonCode> {
         let principal = &self.links[id.slot as usize].settings.principal;
         let session = &mut self.sessions[slot as usize];
         let client_id = &session.handle.client_id;
-        let decision =
-            self.shared.authorize.decide(principal, client_id, Action::Subscribe, filter.pattern());
-        if decision == Decision::Denied && !mutation::is_on(Mutation::DeniedGranted) {
-            return Err(ReasonCode::NotAuthorized);
+        let action = Action::Subscribe { qos: subscription.options.qos };
+        match self.shared.authorize.decide(principal, client_id, action, filter.pattern()) {
+            Decision::Allowed => {}
+            // [MQTT-3.8.4-8] a server may grant less than was asked for.
+            Decision::AllowedUpTo(qos) => subscription.options.qos = subscription.options.qos.min(qos),
+            Decision::Denied(_) if mutation::is_on(Mutation::DeniedGranted) => {}
+            Decision::Denied(_) => return Err(ReasonCode::NotAuthorized),
         }
         let is_known = session.subscriptions.contains_key(&filter);
         let is_same = session.subscriptions.get(&filter) == Some(&subscription);

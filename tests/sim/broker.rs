@@ -7,7 +7,7 @@ use std::{
 };
 
 use dunlin::{
-    acl::{Action, Authorize, Decision, Principal},
+    acl::{Action, Authorize, Decision, Principal, RuleId},
     broker::{Event as Happened, Forward, Outputs, Sequence, Shard, Shared},
     limits::{Durability, Limits, Overflow, Parking},
     session::{Fetched, LinkId, StoredSession},
@@ -88,10 +88,15 @@ struct Refusing;
 impl Authorize for Refusing {
     fn decide(&self, _: &Principal, client_id: &str, action: Action, topic: &str) -> Decision {
         let refused = match action {
-            Action::Publish => NO_PUBLISHER,
-            Action::Subscribe => NO_SUBSCRIBER,
+            Action::Publish { .. } => NO_PUBLISHER,
+            Action::Subscribe { .. } => NO_SUBSCRIBER,
+            Action::Receive => return Decision::Allowed,
         };
-        if topic == FORBIDDEN && client_id.contains(refused) { Decision::Denied } else { Decision::Allowed }
+        if topic == FORBIDDEN && client_id.contains(refused) {
+            Decision::Denied(RuleId::DEFAULT)
+        } else {
+            Decision::Allowed
+        }
     }
 }
 

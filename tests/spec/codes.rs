@@ -5,7 +5,7 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use dunlin::{
-    acl::{Action, Authorize, Decision, Principal},
+    acl::{Action, Authorize, Decision, Principal, RuleId},
     codec::{PacketId, PacketKind, PayloadFormat, QoS, ReasonCode, SubscriptionOptions, Version},
 };
 
@@ -162,8 +162,8 @@ struct NotSecret;
 impl Authorize for NotSecret {
     fn decide(&self, _: &Principal, _: &str, action: Action, topic: &str) -> Decision {
         match action {
-            Action::Subscribe if topic == "secret" => Decision::Denied,
-            Action::Publish | Action::Subscribe => Decision::Allowed,
+            Action::Subscribe { .. } if topic == "secret" => Decision::Denied(RuleId::DEFAULT),
+            Action::Publish { .. } | Action::Subscribe { .. } | Action::Receive => Decision::Allowed,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicUsize, atomic::Ordering};
 
 use dunlin::{
     Broker, QoS,
-    acl::{Action, Authorize, Decision, Principal},
+    acl::{Action, Authorize, Decision, Principal, RuleId},
     auth::{Authenticate, BoxFuture, Credentials, Denial, Exchange, Step},
     codec::{Auth, AuthProperties, Connect, ConnectProperties, Delivery, Packet, ReasonCode, Version},
 };
@@ -45,14 +45,16 @@ struct ByName;
 impl Authorize for ByName {
     fn decide(&self, principal: &Principal, _: &str, action: Action, topic: &str) -> Decision {
         match (action, topic) {
-            (Action::Publish, "secret") if principal.user.as_deref() != Some("trusted") => Decision::Denied,
-            (Action::Publish | Action::Subscribe, _) => Decision::Allowed,
+            (Action::Publish { .. }, "secret") if principal.user.as_deref() != Some("trusted") => {
+                Decision::Denied(RuleId::DEFAULT)
+            }
+            (Action::Publish { .. } | Action::Subscribe { .. } | Action::Receive, _) => Decision::Allowed,
         }
     }
 }
 
 fn named(user: &str) -> Principal {
-    Principal { user: Some(user.into()) }
+    Principal::named(user)
 }
 
 fn denial(code: ReasonCode) -> Denial {

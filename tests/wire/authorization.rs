@@ -2,7 +2,7 @@
 
 use dunlin::{
     Broker, QoS,
-    acl::{Action, Authorize, Decision, Principal},
+    acl::{Action, Authorize, Decision, Principal, RuleId},
     codec::{Connect, Delivery, Packet, ReasonCode, Version, Will, WillProperties},
 };
 
@@ -13,7 +13,7 @@ struct Closed;
 
 impl Authorize for Closed {
     fn decide(&self, _: &Principal, _: &str, _: Action, topic: &str) -> Decision {
-        if topic.starts_with("closed/") { Decision::Denied } else { Decision::Allowed }
+        if topic.starts_with("closed/") { Decision::Denied(RuleId::DEFAULT) } else { Decision::Allowed }
     }
 }
 

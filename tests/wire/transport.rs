@@ -184,7 +184,7 @@ struct ByCertificate;
 impl Authenticate for ByCertificate {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Principal, Denial>> {
         let decision = if credentials.has_certificate || credentials.user_name.is_none() {
-            Ok(Principal { user: credentials.has_certificate.then(|| "certified".into()) })
+            Ok(Principal { user: credentials.has_certificate.then(|| "certified".into()), details: None })
         } else {
             Err(Denial { code: ReasonCode::NotAuthorized, why: "no certificate".into() })
         };

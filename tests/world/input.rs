@@ -100,7 +100,7 @@ impl Inner {
         let admission = Admission {
             connect,
             assigned_client_id: assigned.as_deref(),
-            principal: Principal { user: connect.user_name.map(Into::into) },
+            principal: Principal { user: connect.user_name.map(Into::into), details: None },
             peer: format!("peer-{peer}").into(),
             is_local: false,
             durability: self.peers[peer].setup.durability,
