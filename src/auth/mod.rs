@@ -64,6 +64,29 @@ pub trait Authenticate: Send + Sync + 'static {
     }
 }
 
+/// One source of proof among several: a password file, a key for tokens, a service.
+pub trait Backend: Send + Sync + 'static {
+    /// Decides by what is in CONNECT, or leaves it to the next back end.
+    fn check<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Verdict>;
+
+    /// Begins an enhanced authentication by this method. `None` if it is none of this back end's.
+    fn begin(&self, method: &str, credentials: Credentials<'_>) -> Option<Box<dyn Exchange>> {
+        let _ = (method, credentials);
+        None
+    }
+}
+
+/// What a [`Backend`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client is this one.
+    Accepted(Principal),
+    /// The client is not who it says, whatever others know.
+    Refused(Denial),
+    /// The client shows nothing that is this back end's business: the next one is asked.
+    Passed,
+}
+
 /// One enhanced authentication: a conversation by AUTH packets.
 pub trait Exchange: Send {
     /// Takes what the client said and decides how to go on.
