@@ -5,6 +5,7 @@ mod table;
 mod world;
 
 mod spec {
+    mod access;
     mod alias;
     mod codes;
     mod conformance;

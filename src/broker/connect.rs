@@ -178,6 +178,8 @@ impl Shard {
             link.outbox.hold(commit);
         }
         self.write_conn_ack(id, admission, session_present, &terms);
+        self.bind_principal(id, slot);
+        self.review_subscriptions(now, id, slot, out);
         out.events.push(Event::Connected {
             client_id,
             peer: admission.peer.clone(),
@@ -405,6 +407,9 @@ impl Shard {
         link.outbox.finish();
         let timer = link.timer.take();
         let peer = link.settings.peer.clone();
+        if let Some(at) = link.bounds_if_any().and_then(|bounds| bounds.ends.take()) {
+            self.timers.unset(at, Timer::Proof(id));
+        }
         if let Some(at) = timer.filter(|_| !mutation::is_on(Mutation::TimerLeft)) {
             self.timers.unset(at, Timer::KeepAlive(id));
         }

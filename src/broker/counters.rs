@@ -33,6 +33,12 @@ pub struct Counters {
     pub publishes_refused: Counter,
     /// Filters of SUBSCRIBE refused with a reason code.
     pub subscriptions_refused: Counter,
+    /// PUBLISH that a rule denied.
+    pub denied_publishes: Counter,
+    /// Subscriptions that a rule denied.
+    pub denied_subscriptions: Counter,
+    /// Deliveries that a rule denied.
+    pub denied_deliveries: Counter,
     /// Connections that ended before CONNECT was accepted: refused, malformed, or none in time.
     pub connects_refused: Counter,
     /// Acknowledgements with an identifier that was not in use.
@@ -84,11 +90,13 @@ pub enum DropReason {
     Lost,
     /// The disk is full, and the publisher could not be refused.
     StoreFull,
+    /// A rule denies the subscriber the message.
+    MayNotReceive,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [DropReason; 11] = [
+    pub const ALL: [DropReason; 12] = [
         DropReason::OutboxFull,
         DropReason::Offline,
         DropReason::QueueFull,
@@ -100,6 +108,7 @@ impl DropReason {
         DropReason::RetainedFull,
         DropReason::Lost,
         DropReason::StoreFull,
+        DropReason::MayNotReceive,
     ];
 
     /// Its name in logs, metrics and `$SYS`.
@@ -116,6 +125,7 @@ impl DropReason {
             DropReason::RetainedFull => "retained-full",
             DropReason::Lost => "lost",
             DropReason::StoreFull => "store-full",
+            DropReason::MayNotReceive => "may-not-receive",
         }
     }
 
@@ -130,7 +140,8 @@ impl DropReason {
             | DropReason::SessionEnded
             | DropReason::NoMember
             | DropReason::Lost
-            | DropReason::StoreFull => true,
+            | DropReason::StoreFull
+            | DropReason::MayNotReceive => true,
             DropReason::NotAuthorized | DropReason::RetainedFull => false,
         }
     }

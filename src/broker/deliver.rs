@@ -161,6 +161,11 @@ impl Shard {
             self.report_drop(slot, &outgoing, DropReason::OutboxFull, out);
             return;
         }
+        if !self.may_receive(id, slot, outgoing.message.topic(), out) {
+            self.report_drop(slot, &outgoing, DropReason::MayNotReceive, out);
+            return;
+        }
+        let link = &mut self.links[id.slot as usize];
         let fit = link.write_publish(&outgoing, Delivery::AtMostOnce, Attempt::First, now);
         out.touch(id);
         self.count_sent(slot, &outgoing, fit, out);
@@ -178,11 +183,16 @@ impl Shard {
                 self.sessions[slot as usize].handle.set_presence(Presence::Busy);
                 return;
             }
+            let is_limited = self.is_receiving_limited(id);
             let session = &mut self.sessions[slot as usize];
             if let Some(outgoing) = session.transient.pop() {
                 // [MQTT-3.3.2-5]
                 if outgoing.message.is_expired(now) {
                     self.report_drop(slot, &outgoing, DropReason::Expired, out);
+                    continue;
+                }
+                if !self.may_receive(id, slot, outgoing.message.topic(), out) {
+                    self.report_drop(slot, &outgoing, DropReason::MayNotReceive, out);
                     continue;
                 }
                 let link = &mut self.links[id.slot as usize];
@@ -203,8 +213,15 @@ impl Shard {
             };
             // [MQTT-3.3.2-5] [MQTT-4.3.3-7]
             if attempt != Attempt::Again && head.message.is_expired(now) {
-                self.discard_expired(slot, out);
+                self.discard(slot, DropReason::Expired, out);
                 continue;
+            }
+            if attempt != Attempt::Again && is_limited {
+                let topic = head.message.topic().clone();
+                if !self.may_receive(id, slot, &topic, out) {
+                    self.discard(slot, DropReason::MayNotReceive, out);
+                    continue;
+                }
             }
             self.send_head(now, slot, attempt, out);
         }
@@ -260,11 +277,12 @@ impl Shard {
         self.shed(slot, out);
     }
 
-    fn discard_expired(&mut self, slot: u32, out: &mut Outputs) {
+    /// Drops the head of the queue.
+    fn discard(&mut self, slot: u32, reason: DropReason, out: &mut Outputs) {
         if let Some((number, outgoing)) = self.sessions[slot as usize].outbound.discard() {
             let body = Body::Here(outgoing);
             self.settle_number(slot, number, &body);
-            self.report_body(slot, &body, DropReason::Expired, out);
+            self.report_body(slot, &body, reason, out);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use crate::{
-    acl::Principal,
+    acl::{Action, Principal, RuleId},
     codec::{Connect, DecodeError, ReasonCode},
     limits::Durability,
     message::Message,
@@ -95,6 +95,13 @@ pub enum Cause {
     Stopping,
     /// Re-authentication failed. `[MQTT-4.12.1-2]`
     AuthenticationFailed(ReasonCode),
+    /// The proof of who the client is has ended: a token has expired.
+    ProofEnded,
+    /// Somebody who may has ended the connection.
+    Kicked {
+        /// Why, in words for the log.
+        why: Arc<str>,
+    },
 }
 
 /// What a client did that the protocol forbids, or that a limit forbids and no packet can answer.
@@ -149,6 +156,19 @@ pub enum Event {
         /// Why, in words.
         why: &'static str,
     },
+    /// The first time on a connection that a rule refused such an action; further ones are counted.
+    Denied {
+        /// The client.
+        client_id: Arc<str>,
+        /// Its user name, if it has one.
+        user: Option<Arc<str>>,
+        /// What it wanted.
+        action: Action,
+        /// To or from where: a topic name, or a filter.
+        topic: Box<str>,
+        /// The rule that denied it.
+        rule: RuleId,
+    },
     /// The first subscription of a connection that was refused with this code; further ones are counted.
     SubscriptionRefused {
         /// The subscriber.
@@ -189,6 +209,9 @@ impl Cause {
             Cause::TooSlow => Some(ReasonCode::QuotaExceeded),
             Cause::Stopping => Some(ReasonCode::ServerShuttingDown),
             Cause::AuthenticationFailed(code) => Some(*code),
+            // The time that was authorized is over.
+            Cause::ProofEnded => Some(ReasonCode::MaximumConnectTime),
+            Cause::Kicked { .. } => Some(ReasonCode::AdministrativeAction),
         }
     }
 
@@ -196,6 +219,7 @@ impl Cause {
     pub fn told(&self) -> String {
         match self {
             Cause::TakenOver { .. } => "session taken over by a new connection".into(),
+            Cause::Kicked { .. } => "disconnected by an administrator".into(),
             other => other.to_string(),
         }
     }
@@ -220,6 +244,8 @@ impl fmt::Display for Cause {
             Cause::TooSlow => write!(f, "client reads too slowly: its queue is full"),
             Cause::Stopping => write!(f, "the broker stops"),
             Cause::AuthenticationFailed(code) => write!(f, "re-authentication failed: {code}"),
+            Cause::ProofEnded => write!(f, "the proof of who the client is has expired"),
+            Cause::Kicked { why } => write!(f, "disconnected by an administrator: {why}"),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! outboxes of the links that they name, and to [`Shard::take_batch`]. Several shards make one broker
 //! through [`Shared`] and through the [`Forward`]s that they send each other.
 
+mod access;
 mod acknowledge;
 mod connect;
 mod counters;
@@ -209,9 +210,12 @@ impl Shard {
     }
 
     /// A client has authenticated anew: what it may do is decided for who it is now.
-    pub fn set_principal(&mut self, id: LinkId, principal: Principal) {
+    pub fn set_principal(&mut self, now: Timestamp, id: LinkId, principal: Principal, out: &mut Outputs) {
+        let Some(slot) = self.session_of(id) else { return };
         if let Some(link) = self.link_mut(id) {
             link.settings.principal = principal;
+            self.bind_principal(id, slot);
+            self.review_subscriptions(now, id, slot, out);
         }
     }
 
@@ -262,6 +266,7 @@ impl Shard {
                 }
                 Timer::Lend(slot) => self.on_lend_timer(now, slot, out),
                 Timer::Withheld(id) => self.on_withheld_timer(now, id, out),
+                Timer::Proof(id) => self.on_proof_timer(now, id, out),
                 Timer::Drops => self.tell_drops(now, out),
                 Timer::Sweep => self.sweep_retained(now),
             }

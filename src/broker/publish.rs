@@ -139,7 +139,7 @@ impl Shard {
             self.answer_publish(now, id, due, gate, Vec::new(), out);
             return Ok(());
         }
-        if let Err(fault) = self.check_publish(id, publish, &topic) {
+        if let Err(fault) = self.check_publish(id, slot, publish, &topic, out) {
             return self.refuse(now, id, publish, &topic, &fault, out);
         }
         let session = &self.sessions[slot as usize];
@@ -224,7 +224,14 @@ impl Shard {
             .map_err(|_| Fault { code: ReasonCode::TopicNameInvalid, why: "the topic name exceeds a limit" }))
     }
 
-    fn check_publish(&self, id: LinkId, publish: &Publish<'_>, topic: &str) -> Result<(), Fault> {
+    fn check_publish(
+        &mut self,
+        id: LinkId,
+        slot: u32,
+        publish: &Publish<'_>,
+        topic: &str,
+        out: &mut Outputs,
+    ) -> Result<(), Fault> {
         let is_text = publish.properties.payload_format == Some(PayloadFormat::Utf8);
         if is_text && self.shared.check_payload_format && std::str::from_utf8(publish.payload).is_err() {
             return Err(Fault {
@@ -232,10 +239,8 @@ impl Shard {
                 why: "the payload is not UTF-8 text",
             });
         }
-        let link = &self.links[id.slot as usize];
-        let client_id = link.session.map_or("", |slot| &self.sessions[slot as usize].handle.client_id);
         let action = Action::Publish { qos: publish.delivery.qos(), retain: publish.retain };
-        match self.shared.authorize.decide(&link.settings.principal, client_id, action, topic) {
+        match self.decide(id, slot, action, topic, out) {
             Decision::Allowed | Decision::AllowedUpTo(_) => Ok(()),
             Decision::Denied(_) if mutation::is_on(Mutation::DeniedAccepted) => Ok(()),
             Decision::Denied(_) => {
@@ -260,7 +265,7 @@ impl Shard {
         let is_v5 = link.settings.version.is_v5();
         if let Some(slot) = link.session {
             let session = &self.sessions[slot as usize];
-            if session.is_news(Notice::PublishRefused(code)) {
+            if code != ReasonCode::NotAuthorized && session.is_news(Notice::PublishRefused(code)) {
                 let (client_id, topic) = (session.client_id().clone(), topic.clone());
                 out.events.push(Event::PublishRefused { client_id, topic, code, why });
             }

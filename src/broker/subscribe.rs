@@ -39,7 +39,9 @@ impl Shard {
         for (filter, options, text) in requests {
             let subscription = Subscription { options, id: subscribe.properties.subscription_id };
             let granted = match filter {
-                Some(filter) => self.subscribe(id, slot, filter, subscription, &mut gate, &mut replays),
+                Some(filter) => self
+                    .permit(id, slot, &filter, subscription, out)
+                    .and_then(|granted| self.subscribe(id, slot, filter, granted, &mut gate, &mut replays)),
                 None => Err(ReasonCode::TopicFilterInvalid),
             };
             // [MQTT-3.8.4-6] [MQTT-3.9.3-1]
@@ -105,27 +107,37 @@ impl Shard {
         }
     }
 
+    /// What of a subscription the rules allow.
+    fn permit(
+        &mut self,
+        id: LinkId,
+        slot: u32,
+        filter: &TopicFilter,
+        mut subscription: Subscription,
+        out: &mut Outputs,
+    ) -> Result<Subscription, ReasonCode> {
+        let asked = &mut subscription.options.qos;
+        match self.decide(id, slot, Action::Subscribe { qos: *asked }, filter.pattern(), out) {
+            Decision::Allowed => {}
+            // [MQTT-3.8.4-8] a server may grant less than was asked for.
+            Decision::AllowedUpTo(qos) => *asked = qos.min(*asked),
+            Decision::Denied(_) if mutation::is_on(Mutation::DeniedGranted) => {}
+            Decision::Denied(_) => return Err(ReasonCode::NotAuthorized),
+        }
+        Ok(subscription)
+    }
+
     /// Adds or replaces one subscription. Returns the granted QoS.
     fn subscribe(
         &mut self,
         id: LinkId,
         slot: u32,
         filter: TopicFilter,
-        mut subscription: Subscription,
+        subscription: Subscription,
         gate: &mut Option<u64>,
         replays: &mut Vec<Replay>,
     ) -> Result<QoS, ReasonCode> {
-        let principal = &self.links[id.slot as usize].settings.principal;
         let session = &mut self.sessions[slot as usize];
-        let client_id = &session.handle.client_id;
-        let action = Action::Subscribe { qos: subscription.options.qos };
-        match self.shared.authorize.decide(principal, client_id, action, filter.pattern()) {
-            Decision::Allowed => {}
-            // [MQTT-3.8.4-8] a server may grant less than was asked for.
-            Decision::AllowedUpTo(qos) => subscription.options.qos = subscription.options.qos.min(qos),
-            Decision::Denied(_) if mutation::is_on(Mutation::DeniedGranted) => {}
-            Decision::Denied(_) => return Err(ReasonCode::NotAuthorized),
-        }
         let is_known = session.subscriptions.contains_key(&filter);
         let is_same = session.subscriptions.get(&filter) == Some(&subscription);
         if session.handle.is_durable() && !is_same && self.shared.is_store_full() {
@@ -181,7 +193,7 @@ impl Shard {
         out: &mut Outputs,
     ) -> u8 {
         let session = &self.sessions[slot as usize];
-        if session.is_news(Notice::SubscriptionRefused(code)) {
+        if code != ReasonCode::NotAuthorized && session.is_news(Notice::SubscriptionRefused(code)) {
             let client_id = session.client_id().clone();
             out.events.push(Event::SubscriptionRefused { client_id, filter: filter.into(), code });
         }
@@ -221,7 +233,7 @@ impl Shard {
 
     /// Ends one subscription. True if there was one. What was queued through it is still delivered, but for
     /// what a shared one had not begun to send: other members get that. `[MQTT-3.10.4-1]` `[MQTT-3.10.4-3]`
-    fn unsubscribe(
+    pub(super) fn unsubscribe(
         &mut self,
         now: Timestamp,
         id: LinkId,
@@ -246,6 +258,25 @@ impl Shard {
             *gate = self.journal_for(id, Op::RemoveSubscription { session: handle, filter }).or(*gate);
         }
         true
+    }
+
+    /// Grants less than was granted before.
+    pub(super) fn lower_subscription(
+        &mut self,
+        id: LinkId,
+        slot: u32,
+        filter: &TopicFilter,
+        subscription: Subscription,
+    ) {
+        let session = &mut self.sessions[slot as usize];
+        session.subscriptions.insert(filter.clone(), subscription);
+        self.shared.router.subscribe(filter, &session.handle, subscription);
+        let session = session.handle.clone();
+        if session.is_durable() {
+            let op =
+                Op::PutSubscription { session, filter: filter.clone(), subscription: subscription.into() };
+            self.journal_for(id, op);
+        }
     }
 
     /// Holds back what is written to a link from here on until a commit.

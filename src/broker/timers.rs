@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     Replay(u32),
     /// Acknowledgements of a connection that wait for room in a queue.
     Withheld(LinkId),
+    /// The end of the proof of who a client is.
+    Proof(LinkId),
     /// Drops that are to be told.
     Drops,
     /// Messages of shared subscriptions that the session in this slot may still lend.

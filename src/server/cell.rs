@@ -83,7 +83,8 @@ impl ShardCell {
             self.common.store.fetch(self.index, fetch, &self.common.commits);
         }
         self.forward(&mut outputs);
-        outputs.events.drain(..).for_each(|event| log::event(&event));
+        let rules = &*self.common.shared.authorize;
+        outputs.events.drain(..).for_each(|event| log::event(&event, rules));
         let wakers = self.wakers.borrow();
         for id in outputs.touched.drain(..) {
             if self.current.get() == Some(id) {
@@ -168,6 +169,7 @@ impl ShardCell {
             Mail::Fetched(fetched) => self.turn(|shard, now, out| shard.fetched(now, *fetched, out)),
             Mail::Arrival(arrival) => connection::start(self, *arrival),
             Mail::Local(socket) => super::listen::greet_local(self, socket),
+            Mail::Step(step) => self.turn(step),
             Mail::Stop => {
                 self.is_stopping.set(true);
                 self.turn(|shard, now, out| shard.stop(now, out));

@@ -470,7 +470,7 @@ impl Connection {
         self.cell().turn_of(self.id, |shard, now, out| match outcome {
             Outcome::Answer { reason, data, principal } => {
                 if let Some(principal) = principal {
-                    shard.set_principal(self.id, principal.clone());
+                    shard.set_principal(now, self.id, principal.clone(), out);
                 }
                 shard.authenticate(now, self.id, &state.packet(*reason, data.as_deref()), out);
             }

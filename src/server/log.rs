@@ -2,10 +2,13 @@
 
 use tracing::{debug, error, info, warn};
 
-use crate::broker::{Cause, Event};
+use crate::{
+    acl::{Action, Authorize},
+    broker::{Cause, Event},
+};
 
 /// Writes an event to the log: what people want to know at `info`, what a client did wrong at `warn`.
-pub(crate) fn event(event: &Event) {
+pub(crate) fn event(event: &Event, rules: &dyn Authorize) {
     match event {
         Event::Connected { client_id, peer, session_present, keep_alive_secs, expiry_secs } => info!(
             target: "dunlin::connection",
@@ -20,6 +23,15 @@ pub(crate) fn event(event: &Event) {
         }
         Event::PublishRefused { client_id, topic, code, why } => {
             warn!(target: "dunlin::connection", client = %client_id, %topic, %code, "PUBLISH refused, further ones are only counted: {why}");
+        }
+        Event::Denied { client_id, user, action, topic, rule } => {
+            let what = match action {
+                Action::Publish { .. } => "publish",
+                Action::Subscribe { .. } => "subscribe",
+                Action::Receive => "receive",
+            };
+            let (user, rule) = (user.as_deref().unwrap_or("-"), rules.describe(*rule));
+            warn!(target: "dunlin::access", client = %client_id, user, what, %topic, rule, "denied; what this rule denies the client from now on is only counted");
         }
         Event::SubscriptionRefused { client_id, filter, code } => {
             warn!(target: "dunlin::connection", client = %client_id, filter, %code, "subscription refused; further ones are only counted");
@@ -47,6 +59,8 @@ fn disconnected(client_id: &str, peer: &str, cause: &Cause) {
         | Cause::Io(_)
         | Cause::KeepAlive
         | Cause::TakenOver { .. }
+        | Cause::ProofEnded
+        | Cause::Kicked { .. }
         | Cause::Stopping => {
             info!(target: "dunlin::connection", client = %client_id, %peer, "disconnected: {cause}");
         }

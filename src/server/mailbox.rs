@@ -11,7 +11,12 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{broker::Forward, net::Socket, session::Fetched};
+use crate::{
+    broker::{Forward, Outputs, Shard},
+    net::Socket,
+    session::Fetched,
+    time::Timestamp,
+};
 
 use super::handshake::Arrival;
 
@@ -27,9 +32,15 @@ pub(crate) enum Mail {
     Committed(u64),
     /// Messages that a session wanted from the store.
     Fetched(Box<Fetched>),
+    /// Something that an administrator wants of the shard, or of what it knows. Rare: whoever asks waits for the answer
+    /// before asking again.
+    Step(Step),
     /// The broker stops.
     Stop,
 }
+
+/// A step of a shard that is told from outside.
+pub(crate) type Step = Box<dyn FnOnce(&mut Shard, Timestamp, &mut Outputs) + Send>;
 
 /// Letters for one shard: taken out all at once, in order.
 ///
@@ -55,7 +66,12 @@ impl Mail {
     fn weight(&self) -> usize {
         match self {
             Mail::Forward(forward) => forward.weight(),
-            Mail::Arrival(_) | Mail::Local(_) | Mail::Committed(_) | Mail::Fetched(_) | Mail::Stop => 0,
+            Mail::Arrival(_)
+            | Mail::Local(_)
+            | Mail::Committed(_)
+            | Mail::Fetched(_)
+            | Mail::Step(_)
+            | Mail::Stop => 0,
         }
     }
 }

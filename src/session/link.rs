@@ -9,7 +9,7 @@ use crate::{
     time::Timestamp,
 };
 
-use super::{Attempt, Outbox, Outgoing};
+use super::{Attempt, Bounds, Outbox, Outgoing};
 
 /// Names one connection. A slot is used again, a generation never: what comes late for an old
 /// connection is recognised and ignored.
@@ -71,6 +71,8 @@ pub struct Link {
     pub timer: Option<Timestamp>,
     /// Topic aliases of both sides, once there are any.
     aliases: Option<Box<Aliases>>,
+    /// What holds it back, once anything does.
+    bounds: Option<Box<Bounds>>,
 }
 
 /// Why a topic alias of the client is wrong.
@@ -106,7 +108,23 @@ impl Link {
             ack_gate: 0,
             timer: None,
             aliases: None,
+            bounds: None,
         }
+    }
+
+    /// What holds it back, if anything does.
+    pub fn bounds(&self) -> Option<&Bounds> {
+        self.bounds.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub fn bounds_if_any(&mut self) -> Option<&mut Bounds> {
+        self.bounds.as_deref_mut()
+    }
+
+    /// The same, begun if there is nothing yet.
+    pub fn bounds_mut(&mut self) -> &mut Bounds {
+        self.bounds.get_or_insert_default()
     }
 
     /// Sets an alias of the client to a topic. `[MQTT-3.3.2-12]`

@@ -3,6 +3,7 @@
 //! A [`Session`] outlives its connections; a [`Link`] is one connection. Both are plain state: they do no
 //! I/O and are told the time.
 
+mod bounds;
 mod handle;
 mod inbound;
 mod link;
@@ -16,6 +17,7 @@ mod transient;
 
 use std::{cell::Cell, collections::BTreeMap, num::NonZeroU32, sync::Arc};
 
+pub use bounds::{Bounds, Told};
 pub use handle::{Presence, SessionHandle};
 pub use inbound::{Arrival, Inbound};
 pub use link::{AliasError, Fit, Link, LinkId, LinkSettings};

@@ -251,6 +251,16 @@ impl World {
         inner.settle();
     }
 
+    /// Steps every shard.
+    pub(crate) fn step(&self, step: impl Fn(&mut Shard, Timestamp, &mut Outputs)) {
+        let mut inner = self.0.borrow_mut();
+        let Inner { nodes, now, .. } = &mut *inner;
+        for node in nodes {
+            step(&mut node.shard, *now, &mut node.out);
+        }
+        inner.settle();
+    }
+
     /// Stops the broker.
     pub(crate) fn stop(&self) {
         let mut inner = self.0.borrow_mut();
