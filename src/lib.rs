@@ -1,12 +1,14 @@
 //! Dunlin: an MQTT 3.1, 3.1.1 and 5 broker.
 
 pub mod acl;
+pub mod allowance;
 pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod control;
+pub mod guard;
 pub mod limits;
 pub mod message;
 #[doc(hidden)]

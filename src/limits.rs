@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use crate::topic::TopicLimits;
+
 /// Limits of the broker. All are per broker unless their name says otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -110,6 +112,13 @@ impl fmt::Display for Durability {
             Durability::Interval(window) => write!(f, "interval {} ms", window.as_millis()),
             Durability::None => f.write_str("none"),
         }
+    }
+}
+
+impl Limits {
+    /// Those of topic names and filters.
+    pub fn topics(&self) -> TopicLimits {
+        TopicLimits { bytes_max: self.topic_bytes_max, levels_max: self.topic_levels_max }
     }
 }
 

@@ -10,8 +10,8 @@ use std::{
 };
 
 use dunlin::config::{
-    Address, ClientCertificate, Config, ConfigErrors, Durability, Limits, Listener, Log, LogFormat, Overflow,
-    Overrides, Persistence, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
+    Address, Audit, ClientCertificate, Config, ConfigErrors, Durability, Limits, Listener, Log, LogFormat,
+    Overflow, Overrides, Persistence, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
 };
 use proptest::prelude::*;
 
@@ -100,6 +100,7 @@ fn the_reference_file_has_every_key() {
             listener("a", Address::Tcp(socket), Transport::SecureWebSocket(web_socket, tls)),
             listener("b", Address::Unix("/s".into()), Transport::Plain),
         ],
+        audit: Audit { file: Some("/audit".into()), ..Audit::default() },
         ..Config::default()
     };
     let mut of_schema = BTreeSet::new();
@@ -487,6 +488,8 @@ proptest! {
                 sessions_max: sessions,
                 ..Limits::default()
             },
+            bans_file: "/bans".into(),
+            ..Config::default()
         };
         prop_assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config);
     }

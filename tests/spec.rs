@@ -25,6 +25,7 @@ mod spec {
     mod multi_shard;
     mod ordering;
     mod overflow;
+    mod pace;
     mod properties;
     mod publish;
     mod restart;

@@ -93,6 +93,7 @@ impl Bed {
             peer: "bench".into(),
             is_local: false,
             durability: Durability::Commit,
+            allowances: Vec::new(),
             authentication_data: None,
         };
         let link = self.shard.connect(self.now, &admission, &mut self.out);

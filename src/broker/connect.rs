@@ -70,8 +70,7 @@ impl Refusal {
 
 /// Checks a CONNECT against limits and rules that need no session. It is asked before the connection is
 /// authenticated, so that who has no chance costs no password check.
-pub fn admit(connect: &Connect<'_>, shared: &Shared) -> Result<(), Refusal> {
-    let limits = &shared.limits;
+pub fn admit(connect: &Connect<'_>, shared: &Shared, limits: &Limits) -> Result<(), Refusal> {
     if connect.client_id.is_empty() && !may_be_assigned(connect) {
         // [MQTT-3.1.1/3.1.3-8]
         let why = "an empty client identifier needs a clean session";
@@ -82,7 +81,7 @@ pub fn admit(connect: &Connect<'_>, shared: &Shared) -> Result<(), Refusal> {
         return Err(Refusal::new(ReasonCode::ClientIdentifierNotValid, why));
     }
     if let Some(will) = &connect.will {
-        if let Err(error) = topic::check_name(will.topic, &shared.topic_limits()) {
+        if let Err(error) = topic::check_name(will.topic, &limits.topics()) {
             return Err(Refusal::new(ReasonCode::TopicNameInvalid, format!("will topic: {error}")));
         }
         let is_text = will.properties.payload_format == Some(PayloadFormat::Utf8);
@@ -114,8 +113,7 @@ struct Terms {
 }
 
 impl Terms {
-    fn new(admission: &Admission<'_>, shared: &Shared) -> Terms {
-        let limits = &shared.limits;
+    fn new(admission: &Admission<'_>, shared: &Shared, limits: &Limits) -> Terms {
         let connect = admission.connect;
         let asked = match connect.version {
             Version::V5 => connect.properties.session_expiry_secs.unwrap_or(0),
@@ -147,7 +145,7 @@ impl Shard {
     ) -> Result<LinkId, Refusal> {
         let connect = admission.connect;
         let client_id: Arc<str> = admission.assigned_client_id.unwrap_or(connect.client_id).into();
-        let terms = Terms::new(admission, &self.shared);
+        let terms = Terms::new(admission, &self.shared, &self.limits);
         self.check_will(&client_id, &admission.principal, connect.will.as_ref())?;
         self.check_conn_ack(admission, &terms)?;
         let known = self.by_client.get(&client_id).copied();
@@ -178,6 +176,9 @@ impl Shard {
             link.outbox.hold(commit);
         }
         self.write_conn_ack(id, admission, session_present, &terms);
+        if !admission.allowances.is_empty() {
+            self.links[id.slot as usize].bounds_mut().allowances.clone_from(&admission.allowances);
+        }
         self.bind_principal(id, slot);
         self.review_subscriptions(now, id, slot, out);
         out.events.push(Event::Connected {
@@ -221,7 +222,7 @@ impl Shard {
         let told = [("durability", durability.as_str())];
         let link = &mut self.links[id.slot as usize];
         for told in [&told[..], &[]] {
-            let fit = with_conn_ack(admission, &self.shared.limits, session_present, terms, told, |packet| {
+            let fit = with_conn_ack(admission, &self.limits, session_present, terms, told, |packet| {
                 link.write(packet)
             });
             if fit == Fit::Written {
@@ -231,7 +232,7 @@ impl Shard {
     }
 
     fn sessions_max(&self) -> u64 {
-        self.shared.limits.sessions_max as u64
+        self.limits.sessions_max as u64
     }
 
     fn check_will(
@@ -254,7 +255,7 @@ impl Shard {
     fn check_conn_ack(&self, admission: &Admission<'_>, terms: &Terms) -> Result<(), Refusal> {
         let connect = admission.connect;
         let Some(packet_bytes_max) = connect.properties.packet_bytes_max else { return Ok(()) };
-        let fits = with_conn_ack(admission, &self.shared.limits, false, terms, &[], |packet| {
+        let fits = with_conn_ack(admission, &self.limits, false, terms, &[], |packet| {
             codec::encode_within(packet, connect.version, packet_bytes_max.get(), &mut Vec::new())
         });
         if fits {
@@ -305,7 +306,7 @@ impl Shard {
         out: &mut Outputs,
     ) -> LinkId {
         let connect = admission.connect;
-        let limits = &self.shared.limits;
+        let limits = &self.limits;
         let properties = &connect.properties;
         let settings = LinkSettings {
             version: connect.version,
@@ -372,7 +373,7 @@ impl Shard {
         disconnect: &Disconnect<'_>,
     ) -> Result<(), Cause> {
         let version = self.links[id.slot as usize].settings.version;
-        let expiry_max = self.shared.limits.session_expiry_secs_max;
+        let expiry_max = self.limits.session_expiry_secs_max;
         let session = &mut self.sessions[slot as usize];
         if let Some(expiry_secs) = disconnect.properties.session_expiry_secs {
             if session.expiry_secs == 0 && expiry_secs > 0 {
@@ -407,9 +408,7 @@ impl Shard {
         link.outbox.finish();
         let timer = link.timer.take();
         let peer = link.settings.peer.clone();
-        if let Some(at) = link.bounds_if_any().and_then(|bounds| bounds.ends.take()) {
-            self.timers.unset(at, Timer::Proof(id));
-        }
+        self.forget_bounds(id);
         if let Some(at) = timer.filter(|_| !mutation::is_on(Mutation::TimerLeft)) {
             self.timers.unset(at, Timer::KeepAlive(id));
         }
@@ -573,7 +572,7 @@ impl Shard {
     /// The Keep Alive timer of a link: the client may have been heard meanwhile. While the broker does not
     /// read from it, it is heard by what its socket takes.
     pub(super) fn on_keep_alive_timer(&mut self, now: Timestamp, id: LinkId, out: &mut Outputs) {
-        let (may_read, is_held_off) = (self.may_read(id), self.is_held_off(id));
+        let (may_read, is_held_off) = (self.may_read(id), self.is_held_off(id) || self.is_paced(id));
         let is_store_crowded = self.shared.store_crowded.load(Ordering::Relaxed);
         let Some(link) = self.link_mut(id) else { return };
         link.timer = None;

@@ -39,6 +39,10 @@ pub struct Counters {
     pub denied_subscriptions: Counter,
     /// Deliveries that a rule denied.
     pub denied_deliveries: Counter,
+    /// PUBLISH refused for coming faster than a rate allows.
+    pub rate_refusals: Counter,
+    /// Times that a connection was not read for a while for that.
+    pub rate_holds: Counter,
     /// Connections that ended before CONNECT was accepted: refused, malformed, or none in time.
     pub connects_refused: Counter,
     /// Acknowledgements with an identifier that was not in use.

@@ -92,8 +92,8 @@ impl Shard {
     fn redirect(&mut self, now: Timestamp, message: &Arc<Message>, target: &Target, out: &mut Outputs) {
         let is_lasting = message.qos() > QoS::AtMostOnce;
         let member = target.share.as_deref().filter(|_| is_lasting).and_then(|share| {
-            let group = self.shared.router.group(share, &self.shared.topic_limits())?;
-            group.pick(message, None, &self.shared.limits)
+            let group = self.shared.router.group(share, &self.limits.topics())?;
+            group.pick(message, None, &self.limits)
         });
         match member {
             Some(member) => self.pass_on(now, message, &member, out),
@@ -131,7 +131,7 @@ impl Shard {
         }
         self.spill(slot);
         let session = &self.sessions[slot as usize];
-        let limits = &self.shared.limits;
+        let limits = &self.limits;
         let closes = limits.session_queue_overflow == Overflow::Reject && !session.handle.is_durable();
         if let Some(id) = session.link().filter(|_| closes && is_over(&session.handle, limits)) {
             self.doomed.push((id, Cause::TooSlow));
@@ -140,14 +140,16 @@ impl Shard {
 
     /// Sends a QoS 0 message if there is room for it now.
     fn deliver_transient(&mut self, now: Timestamp, slot: u32, outgoing: Outgoing, out: &mut Outputs) {
-        let outbox_bytes_max = self.shared.limits.outbox_bytes_max;
+        let outbox_bytes_max = self.limits.outbox_bytes_max;
         let session = &mut self.sessions[slot as usize];
         let Some(id) = session.link() else {
             let topic = outgoing.message.topic();
             self.count_drop(slot, topic, outgoing.share.as_deref(), DropReason::Offline);
             return;
         };
-        if !session.transient.is_empty() {
+        let may_send = self.may_send(now, id);
+        let session = &mut self.sessions[slot as usize];
+        if !session.transient.is_empty() || !may_send {
             if session.transient.live_bytes() + outgoing.message.size_bytes() <= outbox_bytes_max {
                 session.transient.push(Source::Live, outgoing);
             } else {
@@ -168,18 +170,23 @@ impl Shard {
         let link = &mut self.links[id.slot as usize];
         let fit = link.write_publish(&outgoing, Delivery::AtMostOnce, Attempt::First, now);
         out.touch(id);
+        self.charge_sent(now, id, outgoing.message.size_bytes());
         self.count_sent(slot, &outgoing, fit, out);
     }
 
     /// Moves what waits in a session to its outbox, as far as the outbox and the client's Receive Maximum
     /// allow. QoS 0 does not wait for the Receive Maximum. `[MQTT-3.3.4-9]` `[MQTT-3.3.4-10]`
     pub(super) fn pump(&mut self, now: Timestamp, slot: u32, out: &mut Outputs) {
-        let outbox_bytes_max = self.shared.limits.outbox_bytes_max;
+        let outbox_bytes_max = self.limits.outbox_bytes_max;
         let mut reads = 0;
         loop {
             let Some(link) = self.link_of(slot) else { return };
             let (id, receive_maximum) = (link.id, link.settings.receive_maximum);
             if link.outbox.len() >= outbox_bytes_max {
+                self.sessions[slot as usize].handle.set_presence(Presence::Busy);
+                return;
+            }
+            if !self.may_send(now, id) {
                 self.sessions[slot as usize].handle.set_presence(Presence::Busy);
                 return;
             }
@@ -198,6 +205,7 @@ impl Shard {
                 let link = &mut self.links[id.slot as usize];
                 let fit = link.write_publish(&outgoing, Delivery::AtMostOnce, Attempt::First, now);
                 out.touch(id);
+                self.charge_sent(now, id, outgoing.message.size_bytes());
                 self.count_sent(slot, &outgoing, fit, out);
                 continue;
             }
@@ -296,10 +304,14 @@ impl Shard {
             QoS::ExactlyOnce => Delivery::ExactlyOnce(packet_id),
         };
         let (qos, payload_bytes) = (outgoing.qos, outgoing.message.payload().len());
+        let size_bytes = outgoing.message.size_bytes();
         let fit = self.links[id.slot as usize].write_publish(outgoing, delivery, attempt, now);
         out.touch(id);
         match fit {
-            Fit::Written => self.counters().sent(qos, payload_bytes),
+            Fit::Written => {
+                self.counters().sent(qos, payload_bytes);
+                self.charge_sent(now, id, size_bytes);
+            }
             Fit::TooLarge => self.give_up(slot, packet_id, qos, out),
         }
     }
@@ -332,7 +344,7 @@ impl Shard {
     /// connected, if there is one: the session has lost its connection, and nobody knows for how long.
     pub(super) fn lend_shared(&mut self, now: Timestamp, slot: u32, out: &mut Outputs) {
         let session = &self.sessions[slot as usize];
-        let limits = self.shared.topic_limits();
+        let limits = self.limits.topics();
         let shares: Vec<TopicFilter> =
             session.subscriptions.keys().filter(|filter| filter.share_name().is_some()).cloned().collect();
         let mut left = LENT_MESSAGES_MAX;
@@ -367,7 +379,7 @@ impl Shard {
     ) -> usize {
         let session = &mut self.sessions[slot as usize];
         let handle = session.handle.clone();
-        let limits = self.shared.topic_limits();
+        let limits = self.limits.topics();
         let mut known: Option<(Arc<str>, Option<Arc<Group>>)> = None;
         let taken = session.outbound.take_shared(sent, filter);
         let count = taken.len();
@@ -379,7 +391,7 @@ impl Shard {
             };
             let pick = |except| {
                 let group = group.as_ref()?;
-                group.pick(&outgoing.message, except, &self.shared.limits)
+                group.pick(&outgoing.message, except, &self.limits)
             };
             // A session that is still a member keeps what nobody else can have.
             let member = pick(Some(&*handle)).or_else(|| pick(None));

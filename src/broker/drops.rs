@@ -427,7 +427,7 @@ impl Shard {
 
     /// Tells of the drops since the last time.
     pub(super) fn tell_drops(&mut self, now: Timestamp, out: &mut Outputs) {
-        let limits = self.shared.topic_limits();
+        let limits = self.limits.topics();
         let route = self.routes.route(&self.shared.router, EVENT_TOPIC, &limits);
         let has_audience = route.is_ok_and(|(_, route)| !route.shards.is_empty() || !route.groups.is_empty());
         let events = self.drops.take_events();

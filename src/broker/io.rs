@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     acl::{Action, Principal, RuleId},
+    allowance::Allowance,
     codec::{Connect, DecodeError, ReasonCode},
     limits::Durability,
     message::Message,
@@ -28,6 +29,8 @@ pub struct Admission<'a> {
     pub is_local: bool,
     /// What the listener promises.
     pub durability: Durability,
+    /// What may pass on the connection, and on others of its user or address.
+    pub allowances: Vec<Arc<Allowance>>,
     /// Last data of an enhanced authentication, sent in CONNACK.
     pub authentication_data: Option<&'a [u8]>,
 }

@@ -14,6 +14,7 @@ mod drops;
 mod io;
 mod journal;
 mod overflow;
+mod pace;
 mod publish;
 mod replay;
 mod restore;
@@ -40,7 +41,7 @@ pub use shared::{RetainedStore, Retaining, Shared};
 use crate::{
     acl::Principal,
     codec::{Auth, DecodeError, Packet, PacketKind, ReasonCode},
-    limits::Durability,
+    limits::{Durability, Limits},
     message::Message,
     session::{Fetched, Fit, Link, LinkId, Outbox, Session, SessionState, Totals},
     time::Timestamp,
@@ -49,6 +50,7 @@ use crate::{
 use acknowledge::AckDue;
 use journal::Journal;
 use overflow::Withholding;
+use pace::is_held;
 use publish::{Deferred, SWEEP_INTERVAL};
 use router::RouteCache;
 use timers::{Timer, Timers};
@@ -57,6 +59,8 @@ use timers::{Timer, Timers};
 pub struct Shard {
     index: u16,
     shared: Arc<Shared>,
+    /// Limits as they are now.
+    limits: Arc<Limits>,
     sessions: Slab<Session>,
     by_client: HashMap<Arc<str>, u32, FixedState>,
     links: Slab<Link>,
@@ -111,8 +115,14 @@ impl Shard {
             doomed: Vec::new(),
             totals: Totals::default(),
             numbers: Vec::new(),
+            limits: Arc::new(shared.limits.clone()),
             shared,
         }
+    }
+
+    /// From now on these limits hold. What is beyond them already stays.
+    pub fn set_limits(&mut self, limits: Arc<Limits>) {
+        self.limits = limits;
     }
 
     /// What the shards share.
@@ -267,6 +277,7 @@ impl Shard {
                 Timer::Lend(slot) => self.on_lend_timer(now, slot, out),
                 Timer::Withheld(id) => self.on_withheld_timer(now, id, out),
                 Timer::Proof(id) => self.on_proof_timer(now, id, out),
+                Timer::Pace(id) => self.on_pace_timer(now, id, out),
                 Timer::Drops => self.tell_drops(now, out),
                 Timer::Sweep => self.sweep_retained(now),
             }
@@ -348,11 +359,14 @@ impl Shard {
     /// Whether to read from a link: not while more acknowledgements wait for the store, or more answers
     /// for the socket, than may.
     pub fn may_read(&self, id: LinkId) -> bool {
-        let limits = &self.shared.limits;
+        let limits = &self.limits;
         self.link(id).is_none_or(|link| {
             let answers_max = limits.outbox_bytes_max;
             let is_stuffed = link.outbox.answers() >= answers_max && link.outbox.len() >= answers_max;
-            link.gated <= u32::from(limits.receive_maximum) && !is_stuffed && !self.is_held_off(id)
+            link.gated <= u32::from(limits.receive_maximum)
+                && !is_stuffed
+                && !self.is_held_off(id)
+                && !is_held(link)
         })
     }
 

@@ -136,14 +136,14 @@ impl Shard {
         if mutation::is_on(Mutation::QueuesUnbounded) {
             return false;
         }
-        let limits = &self.shared.limits;
+        let limits = &self.limits;
         self.shared.queued_messages() >= limits.queues_messages_max
             || self.shared.queued_bytes().saturating_add(message.size_bytes()) > limits.queues_bytes_max
     }
 
     /// What becomes of a QoS 1 or 2 message for a target.
     pub(super) fn verdict(&self, target: &Target, message: &Message, is_crowded: bool) -> Verdict {
-        let limits = &self.shared.limits;
+        let limits = &self.limits;
         let session = &target.session;
         if target.qos == QoS::AtMostOnce {
             return Verdict::Take;
@@ -243,7 +243,7 @@ impl Shard {
     }
 
     fn is_to_shed(&self, slot: u32) -> bool {
-        let limits = &self.shared.limits;
+        let limits = &self.limits;
         let sheds = |policy| policy == Overflow::DropOldest;
         let Session { handle, outbound, .. } = &self.sessions[slot as usize];
         // What is on its way out counts no more.
@@ -258,7 +258,7 @@ impl Shard {
     }
 
     fn are_queues_over(&self) -> bool {
-        let limits = &self.shared.limits;
+        let limits = &self.limits;
         self.shared.queued_messages() > limits.queues_messages_max
             || self.shared.queued_bytes() > limits.queues_bytes_max
     }
@@ -312,7 +312,7 @@ impl Shard {
     /// Whether each of these queues has room, or is empty. All queues together count where publishers wait
     /// for them. That of a session that has ended is empty.
     fn has_room_again(&self, full: &[Arc<SessionHandle>]) -> bool {
-        let limits = &self.shared.limits;
+        let limits = &self.limits;
         let are_crowded = limits.queues_overflow == Overflow::Backpressure && self.are_queues_over();
         full.iter()
             .all(|session| session.queued_messages() == 0 || !(are_crowded || is_over(session, limits)))
@@ -336,7 +336,7 @@ impl Shard {
 
     /// Whether as many acknowledgements are withheld on a link as it may wait for.
     pub(super) fn has_withheld_enough(&self, id: LinkId) -> bool {
-        self.withheld(id) >= usize::from(self.shared.limits.receive_maximum)
+        self.withheld(id) >= usize::from(self.limits.receive_maximum)
     }
 
     /// A link has ended: what was withheld on it is nobody's any more.

@@ -120,6 +120,9 @@ impl Shard {
             Ok(resolved) => resolved,
             Err(fault) => return self.refuse(now, id, publish, &publish.topic.into(), &fault, out),
         };
+        if let Err(fault) = self.check_rate(now, id, publish) {
+            return self.refuse(now, id, publish, &topic, &fault, out);
+        }
         if publish.delivery != Delivery::AtMostOnce && self.has_withheld_enough(id) {
             // Before MQTT 5 nothing but this stops a client that is read for its own acknowledgements.
             let why = "more PUBLISH than may wait for room in a queue";
@@ -161,7 +164,7 @@ impl Shard {
 
     /// Publishes a will or a message of the broker itself.
     pub(super) fn publish_own(&mut self, now: Timestamp, message: Message, out: &mut Outputs) {
-        let limits = self.shared.topic_limits();
+        let limits = self.limits.topics();
         let Ok((_, route)) = self.routes.route(&self.shared.router, message.topic(), &limits) else { return };
         let _: Result<Accepted, Fault> = self.accept(now, &Arc::new(message), route, Origin::Own, out);
     }
@@ -180,8 +183,7 @@ impl Shard {
         let inbound = &self.sessions[slot as usize].inbound;
         let used = (inbound.counted() + link.unacknowledged as usize).max(self.withheld(id));
         let is_new = publish.delivery.qos() == QoS::AtLeastOnce || !inbound.is_unreleased(packet_id);
-        if link.settings.version.is_v5() && is_new && used >= usize::from(self.shared.limits.receive_maximum)
-        {
+        if link.settings.version.is_v5() && is_new && used >= usize::from(self.limits.receive_maximum) {
             // [MQTT-3.3.4-7]
             return Err(misbehaved(
                 ReasonCode::ReceiveMaximumExceeded,
@@ -198,7 +200,7 @@ impl Shard {
         id: LinkId,
         publish: &Publish<'_>,
     ) -> Result<Result<(Arc<str>, Arc<Route>), Fault>, Cause> {
-        let limits = self.shared.topic_limits();
+        let limits = self.limits.topics();
         let alias_fault = |error| match error {
             AliasError::TooHigh => {
                 misbehaved(ReasonCode::TopicAliasInvalid, "a Topic Alias above the Topic Alias Maximum")
@@ -337,17 +339,17 @@ impl Shard {
         origin: Origin,
         out: &mut Outputs,
     ) -> Result<Accepted, Fault> {
-        let mut picks = route.pick(message, &self.shared.limits);
+        let mut picks = route.pick(message, &self.limits);
         let targets = route.shards.iter().chain(&picks.members).flat_map(|(_, targets)| targets.iter());
         self.check_room(message, targets, origin)?;
         let (retaining, retained) = self.retain(message, origin)?;
         if message.retain() {
             // Who has subscribed meanwhile, on another shard, may have read the message before this one.
             if let Ok((_, fresh)) =
-                self.routes.route(&self.shared.router, message.topic(), &self.shared.topic_limits())
+                self.routes.route(&self.shared.router, message.topic(), &self.limits.topics())
                 && !Arc::ptr_eq(&fresh, &route)
             {
-                picks = fresh.pick(message, &self.shared.limits);
+                picks = fresh.pick(message, &self.limits);
                 route = fresh;
             }
         }
@@ -460,8 +462,8 @@ impl Shard {
         // Only what nobody is promised comes here while the disk is full: it would wait in memory without end.
         let is_stored = message.publisher().is_some() && !message.payload().is_empty();
         let is_store_full = is_stored && self.shared.is_store_full();
-        if !is_store_full && self.shared.retained.has_room(message, &self.shared.limits) {
-            let topic_limits = self.shared.topic_limits();
+        if !is_store_full && self.shared.retained.has_room(message, &self.limits) {
+            let topic_limits = self.limits.topics();
             let record = self.shared.retained.update(message, &topic_limits, &self.shared.sequence);
             return Ok((record.map_or(Retaining::Vain, |_| Retaining::Done), record));
         }

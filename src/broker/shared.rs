@@ -23,7 +23,7 @@ use super::{Counters, Router, journal::Sequence};
 
 /// State that all shards of a broker share.
 pub struct Shared {
-    /// Limits.
+    /// Limits at the start. They may change: each shard knows those of now.
     pub limits: Limits,
     /// Whether PUBLISH marked as UTF-8 text is checked to be such.
     pub check_payload_format: bool,
@@ -71,7 +71,7 @@ impl Shared {
 
     /// Limits of topic names and filters.
     pub fn topic_limits(&self) -> TopicLimits {
-        TopicLimits { bytes_max: self.limits.topic_bytes_max, levels_max: self.limits.topic_levels_max }
+        self.limits.topics()
     }
 
     /// The sum of one counter over all shards.

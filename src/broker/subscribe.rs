@@ -88,7 +88,7 @@ impl Shard {
     }
 
     fn check_filters(&self, count: usize) -> Result<(), Cause> {
-        if count > self.shared.limits.packet_filters_max {
+        if count > self.limits.packet_filters_max {
             let what = format!("{count} filters in one packet, above packet_filters_max");
             return Err(misbehaved(ReasonCode::QuotaExceeded, what));
         }
@@ -97,7 +97,7 @@ impl Shard {
 
     /// A filter of the client. `None` if it is one, but beyond a limit.
     fn parse_filter(&self, text: &str) -> Result<Option<TopicFilter>, Cause> {
-        match TopicFilter::parse(text, &self.shared.topic_limits()) {
+        match TopicFilter::parse(text, &self.limits.topics()) {
             Ok(filter) if filter.share_name().is_some_and(|name| name.len() > SHARE_NAME_BYTES_MAX) => {
                 Ok(None)
             }
@@ -144,11 +144,11 @@ impl Shard {
             self.counters().store_refusals.add(1);
             return Err(ReasonCode::QuotaExceeded);
         }
-        if !is_known && session.subscriptions.len() >= self.shared.limits.session_subscriptions_max {
+        if !is_known && session.subscriptions.len() >= self.limits.session_subscriptions_max {
             return Err(ReasonCode::QuotaExceeded);
         }
         if filter.share_name().is_some() && !is_known {
-            if session.shares >= self.shared.limits.session_shares_max {
+            if session.shares >= self.limits.session_shares_max {
                 return Err(ReasonCode::QuotaExceeded);
             }
             session.shares += 1;

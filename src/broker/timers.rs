@@ -17,6 +17,8 @@ pub(crate) enum Timer {
     Withheld(LinkId),
     /// The end of the proof of who a client is.
     Proof(LinkId),
+    /// The end of a wait for a rate: the connection is read, or sent to, again.
+    Pace(LinkId),
     /// Drops that are to be told.
     Drops,
     /// Messages of shared subscriptions that the session in this slot may still lend.

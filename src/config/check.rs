@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::Pat
 use ::config::{Value, ValueKind};
 
 use super::{
-    Address, ClientCertificate, Config, Durability, Limits, Listener, Log, LogFormat, Persistence, Tls,
-    TlsVersion, Transport, WebSocket,
+    Address, BANS_FILE, ClientCertificate, Config, Durability, Limits, Listener, Log, LogFormat, Persistence,
+    Tls, TlsVersion, Transport, WebSocket,
     error::ConfigErrors,
     raw::{
         self, Kind, RawConfig, RawDurability, RawLimits, RawListener, RawLog, RawLogFormat, RawPersistence,
@@ -53,13 +53,18 @@ impl Checker<'_> {
         let shards = self.number("shards", raw.shards, 0..=1024);
         let window = self.window("durability_interval_ms", raw.durability_interval_ms);
         let durability = durability(raw.durability, window);
+        let data_dir = raw.data_dir.clone().unwrap_or(data_dir);
         let inherited = Inherited { durability: raw.durability, window, limits: &limits };
         Config {
             listeners: self.listeners(&raw.listeners, &inherited),
             durability,
             limits,
             shards: if shards == 0 { default_shards } else { shards },
-            data_dir: raw.data_dir.unwrap_or(data_dir),
+            guard: self.guard(&raw.guard),
+            memory_bytes_max: self.memory(raw.guard.memory_bytes_max),
+            bans_file: raw.guard.bans_file.clone().unwrap_or_else(|| data_dir.join(BANS_FILE)),
+            audit: self.audit(&raw.audit),
+            data_dir,
             persistence: match raw.persistence {
                 RawPersistence::Disk => Persistence::Disk,
                 RawPersistence::Memory => Persistence::Memory,
@@ -368,7 +373,7 @@ impl Checker<'_> {
         }
     }
 
-    fn number<T: TryFrom<i64> + Default>(
+    pub(super) fn number<T: TryFrom<i64> + Default>(
         &mut self,
         key: &str,
         value: Integer,
@@ -378,7 +383,12 @@ impl Checker<'_> {
         self.in_range(key, value.0, &range, || format!("{value} is out of range; allowed: {min} to {max}"))
     }
 
-    fn bytes<T: TryFrom<i64> + Default>(&mut self, key: &str, value: Size, range: RangeInclusive<i64>) -> T {
+    pub(super) fn bytes<T: TryFrom<i64> + Default>(
+        &mut self,
+        key: &str,
+        value: Size,
+        range: RangeInclusive<i64>,
+    ) -> T {
         let (min, max) = (Size(*range.start()), Size(*range.end()));
         self.in_range(key, value.0, &range, || {
             format!("{value} is out of range; allowed: {min} to {max} (bytes)")
@@ -404,7 +414,7 @@ impl Checker<'_> {
         })
     }
 
-    fn refuse(&mut self, key: &str, message: impl Into<String>) {
+    pub(super) fn refuse(&mut self, key: &str, message: impl Into<String>) {
         let place = place(self.merged, key).unwrap_or("configuration").to_owned();
         self.errors.of_key(&place, key, message);
     }

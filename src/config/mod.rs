@@ -7,15 +7,21 @@
 
 mod check;
 mod error;
+mod guard;
 mod layer;
 mod load;
 mod raw;
 mod strict;
 mod unit;
 
+/// Where bans are, in the data directory, if nothing else is said.
+const BANS_FILE: &str = "bans.toml";
+
 pub use crate::limits::{Durability, Limits, Overflow};
 pub use error::{ConfigErrors, Problem};
 pub use load::{DEFAULT_FILE, Loaded, Overrides, Sources, Surroundings};
+
+use crate::guard::GuardLimits;
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -57,6 +63,31 @@ pub struct Config {
     pub stop_timeout: Duration,
     /// Log output.
     pub log: Log,
+    /// What each client, user and address may take.
+    pub guard: GuardLimits,
+    /// Who is banned.
+    pub bans_file: PathBuf,
+    /// Bytes of memory above which the broker takes on less; zero is no limit.
+    pub memory_bytes_max: usize,
+    /// Where what matters for security is written.
+    pub audit: Audit,
+}
+
+/// Where what matters for security is written, besides the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// The file, a line of JSON for each event; `None` writes none.
+    pub file: Option<PathBuf>,
+    /// Bytes from which on a file is kept under another name, and a new one begun.
+    pub file_bytes_max: u64,
+    /// How many files are kept, the current one included.
+    pub files_max: usize,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { file: None, file_bytes_max: 64 << 20, files_max: 8 }
+    }
 }
 
 /// Where sessions, their messages and retained messages are kept.
@@ -175,11 +206,16 @@ impl Default for Config {
         let limits = Limits::default();
         let listeners = [SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)), (Ipv6Addr::LOCALHOST, 1883).into()]
             .map(|address| Listener::local(address, &limits));
+        let data_dir = Surroundings::of_process().data_dir();
         Self {
+            guard: guard::no_limits(),
+            bans_file: data_dir.join(BANS_FILE),
+            memory_bytes_max: 0,
+            audit: Audit::default(),
             listeners: listeners.into(),
             limits,
             shards: default_shards(),
-            data_dir: Surroundings::of_process().data_dir(),
+            data_dir,
             persistence: Persistence::Disk,
             store_cache_bytes_max: STORE_CACHE_BYTES_MAX,
             store_index_bytes_max: STORE_INDEX_BYTES_MAX,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Address, Config, Durability, Limits, Log, LogFormat, Overflow, Persistence, Transport,
+    guard::{RawAudit, RawGuard},
     unit::{Integer, Size},
 };
 
@@ -25,6 +26,8 @@ pub(super) struct RawConfig {
     pub(super) stop: RawStop,
     pub(super) log: RawLog,
     pub(super) limits: RawLimits,
+    pub(super) guard: RawGuard,
+    pub(super) audit: RawAudit,
     pub(super) listeners: Vec<RawListener>,
 }
 
@@ -221,6 +224,8 @@ impl Default for RawConfig {
             stop: RawStop::default(),
             log: RawLog::default(),
             limits: RawLimits::default(),
+            guard: RawGuard::default(),
+            audit: RawAudit::default(),
             listeners: vec![listener("127.0.0.1:1883"), listener("[::1]:1883")],
         }
     }
@@ -308,11 +313,11 @@ fn interval_ms(durability: Durability) -> Option<Integer> {
 }
 
 /// An integer as TOML can hold it; the checked values come from there, so that they always fit.
-fn integer(value: impl TryInto<i64>) -> Integer {
+pub(super) fn integer(value: impl TryInto<i64>) -> Integer {
     Integer(value.try_into().unwrap_or(i64::MAX))
 }
 
-fn size(value: impl TryInto<i64>) -> Size {
+pub(super) fn size(value: impl TryInto<i64>) -> Size {
     Size(integer(value).0)
 }
 
@@ -336,6 +341,14 @@ impl From<&Config> for RawConfig {
             stop: RawStop { timeout_secs: integer(config.stop_timeout.as_secs()) },
             log: RawLog::from(&config.log),
             limits: RawLimits::from(&config.limits),
+            guard: RawGuard {
+                bans_file: Some(config.bans_file.clone()),
+                memory_bytes_max: size(config.memory_bytes_max),
+                client: (&config.guard.client).into(),
+                user: (&config.guard.user).into(),
+                address: (&config.guard.address).into(),
+            },
+            audit: RawAudit::from(&config.audit),
             listeners: config.listeners.iter().map(RawListener::from).collect(),
         }
     }

@@ -10,7 +10,7 @@ use std::{
 use tokio::sync::Notify;
 
 use crate::{
-    broker::{Cause, Outputs, Shard},
+    broker::{Cause, Event, Outputs, Shard},
     net::Clock,
     session::LinkId,
     store::Submitted,
@@ -84,7 +84,14 @@ impl ShardCell {
         }
         self.forward(&mut outputs);
         let rules = &*self.common.shared.authorize;
-        outputs.events.drain(..).for_each(|event| log::event(&event, rules));
+        for event in outputs.events.drain(..) {
+            log::event(&event, rules);
+            if let Event::Disconnected { client_id, peer, cause: Cause::TakenOver { by } } = &event
+                && self.common.guard.is_contended(now, client_id)
+            {
+                log::contended(client_id, peer, by);
+            }
+        }
         let wakers = self.wakers.borrow();
         for id in outputs.touched.drain(..) {
             if self.current.get() == Some(id) {

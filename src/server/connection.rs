@@ -57,8 +57,17 @@ const SLICES: usize = 16;
 /// Starts the task of a connection whose session is on this shard.
 #[expect(clippy::disallowed_methods, reason = "the shell has tasks")]
 pub(crate) fn start(cell: &Rc<ShardCell>, arrival: Arrival) {
-    let Arrival { mut stream, bytes, client_id, is_assigned, principal, authentication_data, door, entry } =
-        arrival;
+    let Arrival {
+        mut stream,
+        bytes,
+        client_id,
+        is_assigned,
+        principal,
+        authentication_data,
+        door,
+        entry,
+        allowances,
+    } = arrival;
     if stream.attach().is_err() || cell.is_stopping.get() {
         return;
     }
@@ -76,6 +85,7 @@ pub(crate) fn start(cell: &Rc<ShardCell>, arrival: Arrival) {
         peer: stream.peer().to_string().into(),
         is_local: matches!(stream.peer(), Peer::Memory),
         durability: door.durability,
+        allowances,
         authentication_data: authentication_data.as_deref(),
     };
     let present = Present::new(cell);

@@ -6,12 +6,14 @@ use tokio::io::AsyncReadExt;
 
 use crate::{
     acl::Principal,
+    allowance::Allowance,
     auth::{Credentials, Denial, Exchange, Step},
     broker::{Refusal, admit},
     codec::{
         self, Auth, AuthProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, DecodeError, Decoded,
         PACKET_BYTES_LIMIT, Packet, ReasonCode, Version,
     },
+    guard::{self, Stay, Turned},
     net::{Stream, UpgradeError},
 };
 
@@ -31,12 +33,16 @@ pub(crate) struct Arrival {
     pub(crate) authentication_data: Option<Vec<u8>>,
     pub(crate) door: Arc<Door>,
     pub(crate) entry: Entry,
+    /// What may pass on the connection.
+    pub(crate) allowances: Vec<Arc<Allowance>>,
 }
 
 /// Why a socket does not become a client.
 pub(crate) enum Failure {
     /// TLS or WebSocket failed.
     Upgrade(UpgradeError),
+    /// Its address is banned, or has as much as it may.
+    Turned(Turned),
     /// The connection broke or was closed before CONNECT was complete.
     Io(io::Error),
     /// The first bytes are no CONNECT.
@@ -53,6 +59,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Upgrade(error) => error.fmt(f),
+            Failure::Turned(turned) => f.write_str(&turned.why),
             Failure::Io(error) => write!(f, "connection lost before CONNECT: {error}"),
             Failure::Malformed(error) => error.fmt(f),
             Failure::GaveUp => write!(f, "disconnected while it authenticated"),
@@ -80,24 +87,30 @@ pub(crate) async fn greet(
     common: &Common,
     socket: crate::net::Socket,
     door: Arc<Door>,
-    entry: Entry,
+    mut entry: Entry,
 ) -> Result<Box<Arrival>, Failure> {
-    let packet_bytes_max = common.shared.limits.packet_bytes_max;
+    let packet_bytes_max = common.packet_bytes_max();
     let mut stream =
         crate::net::upgrade(socket, &door.transport, packet_bytes_max).await.map_err(Failure::Upgrade)?;
+    // Nothing is said to who is not wanted at all.
+    let at = common.guard.arrive(common.clock.now(), stream.peer().ip()).map_err(Failure::Turned)?;
     let mut bytes = Vec::new();
-    let result = admit_client(common, &mut stream, &mut bytes, &door).await;
+    let result = admit_client(common, &mut stream, &mut bytes, &door, at).await;
     match result {
-        Ok(Admitted { client_id, is_assigned, principal, authentication_data }) => Ok(Box::new(Arrival {
-            stream,
-            bytes,
-            client_id,
-            is_assigned,
-            principal,
-            authentication_data,
-            door,
-            entry,
-        })),
+        Ok(Admitted { client_id, is_assigned, principal, authentication_data, guarded }) => {
+            entry.stays = guarded.stays;
+            Ok(Box::new(Arrival {
+                stream,
+                bytes,
+                client_id,
+                is_assigned,
+                principal,
+                authentication_data,
+                door,
+                entry,
+                allowances: guarded.allowances,
+            }))
+        }
         Err(failure) => {
             super::connection::linger(&mut stream).await;
             Err(failure)
@@ -110,6 +123,7 @@ struct Admitted {
     is_assigned: bool,
     principal: Principal,
     authentication_data: Option<Vec<u8>>,
+    guarded: guard::Admitted,
 }
 
 async fn admit_client(
@@ -117,6 +131,7 @@ async fn admit_client(
     stream: &mut Stream,
     bytes: &mut Vec<u8>,
     door: &Door,
+    at: Option<Stay>,
 ) -> Result<Admitted, Failure> {
     let len = match read_packet(stream, bytes, Version::V5, CONNECT_BYTES_MAX.min(common.packet_bytes_max()))
         .await
@@ -137,7 +152,7 @@ async fn admit_client(
     else {
         return Err(Failure::NotConnect);
     };
-    let result = authenticate(common, stream, bytes, &connect, door).await;
+    let result = authenticate(common, stream, bytes, &connect, door, at).await;
     if let Err(Failure::Refused { refusal, .. }) = &result {
         let _: io::Result<()> = super::connection::send(stream, &self::refusal(&connect, refusal)).await;
     }
@@ -154,10 +169,11 @@ async fn authenticate(
     bytes: &mut Vec<u8>,
     connect: &Connect<'_>,
     door: &Door,
+    at: Option<Stay>,
 ) -> Result<Admitted, Failure> {
     let is_assigned = connect.client_id.is_empty();
     let refused = |refusal| Failure::Refused { client_id: connect.client_id.into(), refusal };
-    admit(connect, &common.shared).map_err(refused)?;
+    admit(connect, &common.shared, &common.limits.load()).map_err(refused)?;
     // [MQTT-3.1.3-6] [MQTT-3.2.2-16]
     let client_id: Box<str> =
         if is_assigned { common.assign_client_id().into() } else { connect.client_id.into() };
@@ -192,7 +208,11 @@ async fn authenticate(
                 .map_err(denied)?
         }
     };
-    Ok(Admitted { client_id, is_assigned, principal, authentication_data })
+    let guarded = common
+        .guard
+        .admit(common.clock.now(), &client_id, principal.user.as_deref(), at)
+        .map_err(|Turned { code, why }| refused(Refusal { code, why }))?;
+    Ok(Admitted { client_id, is_assigned, principal, authentication_data, guarded })
 }
 
 /// Enhanced authentication: AUTH packets to and fro until one side is content. The inner error is a

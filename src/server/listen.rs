@@ -13,6 +13,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tracing::{debug, info, warn};
 
 use crate::{
+    guard::Stay,
     limits::Durability,
     net::{Acceptor, PreparedTransport, Socket, is_resource_exhaustion},
 };
@@ -39,6 +40,8 @@ pub(crate) struct Door {
 pub(crate) struct Entry {
     common: Arc<Common>,
     door: Arc<Door>,
+    /// Those of its client, user and address.
+    pub(super) stays: Vec<Stay>,
 }
 
 /// Time to wait when the system has no more file descriptors or memory for sockets.
@@ -47,7 +50,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 impl Entry {
     /// Counts a connection in, if there is room for it in the broker and on its listener.
     fn new(common: &Arc<Common>, door: &Arc<Door>) -> Option<Entry> {
-        let limit = common.shared.limits.connections_max;
+        let limit = common.limits.load().connections_max;
         if common.connections.fetch_add(1, Ordering::Relaxed) >= limit {
             common.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
@@ -57,7 +60,7 @@ impl Entry {
             door.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        Some(Entry { common: common.clone(), door: door.clone() })
+        Some(Entry { common: common.clone(), door: door.clone(), stays: Vec::new() })
     }
 }
 
@@ -117,7 +120,7 @@ fn greet(
     tokio::task::spawn_local(async move {
         let peer = *socket.peer();
         let name = door.name.clone();
-        let limit = cell.common.shared.limits.connect_timeout;
+        let limit = cell.common.limits.load().connect_timeout;
         match timeout(limit, handshake::greet(&cell.common, socket, door, entry)).await {
             Ok(Ok(arrival)) => send_home(&cell, arrival),
             // A probe that goes away without a word, or a client that gave up.

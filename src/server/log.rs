@@ -49,6 +49,15 @@ pub(crate) fn event(event: &Event, rules: &dyn Authorize) {
     }
 }
 
+/// Two clients have the same identifier, and drive each other out.
+pub(crate) fn contended(client_id: &str, one: &str, other: &str) {
+    warn!(
+        target: "dunlin::connection",
+        client = %client_id, one, other,
+        "two clients use this client identifier and end each other's connections: give one of them another"
+    );
+}
+
 fn disconnected(client_id: &str, peer: &str, cause: &Cause) {
     match cause {
         Cause::Malformed(_) | Cause::Misbehaved(_) | Cause::TooSlow | Cause::AuthenticationFailed(_) => {

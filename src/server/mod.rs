@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
 use rustls::crypto::SecureRandom;
 use std::hash::BuildHasher;
@@ -42,7 +43,8 @@ use crate::{
     auth::{Authenticate, Authenticator, ByListener},
     broker::{Shard, Shared, sys},
     config::{Address, Config, Listener, Persistence, Transport},
-    limits::Durability,
+    guard::{BanFileError, Bans, Guard},
+    limits::{Durability, Limits},
     net::{
         BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
     },
@@ -72,6 +74,9 @@ pub(crate) struct Common {
     handshakes: Arc<Semaphore>,
     /// Connections, those included.
     connections: AtomicUsize,
+    /// Limits as they are now.
+    limits: ArcSwap<Limits>,
+    guard: Guard,
     /// The listener of clients in this process.
     local_door: Arc<Door>,
     random: &'static dyn SecureRandom,
@@ -80,7 +85,7 @@ pub(crate) struct Common {
 
 impl Common {
     fn packet_bytes_max(&self) -> u32 {
-        self.shared.limits.packet_bytes_max
+        self.limits.load().packet_bytes_max
     }
 
     /// The shard of a client identifier.
@@ -152,6 +157,8 @@ pub enum StartError {
         /// Why.
         error: TlsError,
     },
+    /// The file of bans cannot be used.
+    Bans(BanFileError),
     /// The store cannot be opened.
     Store(StoreError),
     /// The system gives no thread, no runtime or no random numbers.
@@ -163,6 +170,7 @@ impl fmt::Display for StartError {
         match self {
             StartError::Bind(error) => error.fmt(f),
             StartError::Tls { listener, error } => write!(f, "listener '{listener}': {error}"),
+            StartError::Bans(error) => error.fmt(f),
             StartError::Store(error) => error.fmt(f),
             StartError::System(error) => write!(f, "the system refuses what the broker needs: {error}"),
         }
@@ -251,11 +259,16 @@ impl Builder {
         if let Some(authorize) = authorize {
             shared.authorize = authorize;
         }
+        let guard = Guard::default();
+        guard.set_limits(config.guard.clone());
+        guard.set_bans(Bans::of(Bans::read(&config.bans_file).map_err(StartError::Bans)?));
         let shared = Arc::new(shared);
         let mailboxes = Arc::new(Mailboxes::new(config.shards));
         let failure = Arc::new(Failure::default());
         let common = Arc::new(Common {
             handshakes: Arc::new(Semaphore::new(shared.limits.handshakes_max)),
+            limits: ArcSwap::from_pointee(shared.limits.clone()),
+            guard,
             commits: Arc::new(Observer::new(mailboxes.clone(), shared.clone(), failure.clone())),
             shared,
             clock,

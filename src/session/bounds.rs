@@ -1,7 +1,10 @@
 //! What holds a connection back beyond the protocol: most have nothing of it.
 
+use std::sync::Arc;
+
 use crate::{
     acl::{Action, RuleId},
+    allowance::Allowance,
     time::Timestamp,
 };
 
@@ -15,6 +18,12 @@ pub struct Bounds {
     pub limits_receiving: bool,
     /// When the proof of who the client is ends, and its connection with it.
     pub ends: Option<Timestamp>,
+    /// What may pass on this connection, and on others of its user or address: none but those with a limit.
+    pub allowances: Vec<Arc<Allowance>>,
+    /// Until when nothing is read, for more came than may.
+    pub held_until: Option<Timestamp>,
+    /// Until when nothing is sent, likewise.
+    pub paced_until: Option<Timestamp>,
     /// The refusals that the log was told of.
     told: Vec<(Told, RuleId)>,
 }
@@ -42,6 +51,16 @@ impl Told {
 }
 
 impl Bounds {
+    /// Milliseconds until a message from the client is within all rates.
+    pub fn wait_in(&self, now: Timestamp, bytes: usize) -> u64 {
+        self.allowances.iter().map(|allowance| allowance.wait_in(now, bytes)).max().unwrap_or(0)
+    }
+
+    /// Milliseconds until another message to the client is within all rates.
+    pub fn wait_out(&self, now: Timestamp) -> u64 {
+        self.allowances.iter().map(|allowance| allowance.wait_out(now)).max().unwrap_or(0)
+    }
+
     /// True the first time that a rule refuses such a thing. A client must not be able to fill the log: beyond a
     /// number of different ones it is never true.
     pub fn is_news(&mut self, told: Told, rule: RuleId) -> bool {

@@ -141,7 +141,7 @@ impl World {
         let Some(broker) = &self.broker else {
             return Err(Refusal::new(ReasonCode::ServerUnavailable, "down"));
         };
-        admit(connect, &broker.shared)?;
+        admit(connect, &broker.shared, &broker.shared.limits)?;
         self.read_mail(shard);
         let admission = Admission {
             connect,
@@ -150,6 +150,7 @@ impl World {
             peer: format!("wire-{wire}").into(),
             is_local: false,
             durability: self.clients[client].durability,
+            allowances: Vec::new(),
             authentication_data: None,
         };
         // What happened to the connection before is told first.

@@ -257,7 +257,7 @@ fn greeting(connect: &Connect<'_>, shared: &Shared) -> Greeting {
     if connect.properties.packet_bytes_max.is_some_and(|max| max.get() < CONNACK_BYTES_MAX) {
         return Greeting::IfItFits(version);
     }
-    if let Err(refusal) = admit(connect, shared) {
+    if let Err(refusal) = admit(connect, shared, &shared.limits) {
         return match refusal.conn_ack(version) {
             Some(Packet::ConnAck(ack)) => Greeting::ConnAck(version, ack.code.number()),
             Some(_) | None => Greeting::Nothing,

@@ -88,7 +88,7 @@ impl Inner {
 
     fn on_connect(&mut self, peer: usize, connect: &Connect<'_>) {
         self.peers[peer].setup.note(connect);
-        if let Err(refusal) = admit(connect, &self.shared) {
+        if let Err(refusal) = admit(connect, &self.shared, &self.shared.limits) {
             return self.refuse(peer, &refusal, connect.version);
         }
         let assigned = connect.client_id.is_empty().then(|| {
@@ -104,6 +104,7 @@ impl Inner {
             peer: format!("peer-{peer}").into(),
             is_local: false,
             durability: self.peers[peer].setup.durability,
+            allowances: self.peers[peer].setup.allowances.clone(),
             authentication_data: None,
         };
         let node = &mut self.nodes[index];

@@ -1,8 +1,12 @@
 //! What a client says in CONNECT.
 
-use std::num::{NonZeroU16, NonZeroU32};
+use std::{
+    num::{NonZeroU16, NonZeroU32},
+    sync::Arc,
+};
 
 use dunlin::{
+    allowance::Allowance,
     codec::{self, Connect, ConnectProperties, Packet, QoS, UserProperties, Version, Will, WillProperties},
     limits::Durability,
 };
@@ -25,6 +29,7 @@ pub(crate) struct Setup {
     pub(crate) will: Option<WillSetup>,
     /// What the listener promises that it connects to.
     pub(crate) durability: Durability,
+    pub(crate) allowances: Vec<Arc<Allowance>>,
     /// Whether it answers PUBLISH, PUBREC and PUBREL by itself, and does not show the last two.
     pub(crate) answers: bool,
 }
@@ -59,6 +64,7 @@ impl Setup {
             user: None,
             will: None,
             durability: Durability::Commit,
+            allowances: Vec::new(),
             answers: true,
         }
     }
@@ -110,6 +116,11 @@ impl Setup {
     }
 
     /// By a listener that promises this.
+    pub(crate) fn allowance(mut self, allowance: &Arc<Allowance>) -> Setup {
+        self.allowances.push(allowance.clone());
+        self
+    }
+
     pub(crate) fn durability(self, durability: Durability) -> Setup {
         Setup { durability, ..self }
     }
