@@ -2,6 +2,7 @@
 
 pub mod acl;
 pub mod allowance;
+pub mod audit;
 pub mod auth;
 pub mod broker;
 pub mod cli;

@@ -183,6 +183,7 @@ impl Shard {
         self.review_subscriptions(now, id, slot, out);
         out.events.push(Event::Connected {
             client_id,
+            user: admission.principal.user.clone(),
             peer: admission.peer.clone(),
             session_present,
             keep_alive_secs: terms.keep_alive_secs,

@@ -123,6 +123,8 @@ pub enum Event {
     Connected {
         /// The client.
         client_id: Arc<str>,
+        /// Its user name, if it has one.
+        user: Option<Arc<str>>,
         /// Where from.
         peer: Arc<str>,
         /// Whether it went on with a stored session.

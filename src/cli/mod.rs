@@ -4,6 +4,7 @@
 //! to standard output, everything else to standard error.
 
 mod backup;
+mod ban;
 mod bench;
 mod certs;
 mod check;
@@ -12,9 +13,11 @@ mod completions;
 mod format;
 mod place;
 mod publish;
+mod reload;
 mod serve;
 mod store;
 mod subscribe;
+mod watch;
 
 use std::{
     io::{self, Write},
@@ -82,6 +85,10 @@ enum Command {
     Sub(subscribe::Arguments),
     /// Put load on a broker and measure what it does
     Bench(bench::Arguments),
+    /// Keep clients, users and addresses out
+    Ban(ban::Arguments),
+    /// Make the running broker read its configuration again
+    Reload(reload::Arguments),
     /// Copy the store to a file, while the broker runs or while it does not
     Backup(backup::BackupArguments),
     /// Make a backup the store
@@ -119,6 +126,11 @@ struct Settings {
 impl Settings {
     /// Loads the configuration; what is wrong with it goes to standard error.
     fn load(self, file: Option<PathBuf>) -> Result<Loaded, ExitCode> {
+        Settings::load_from(&self.sources(file))
+    }
+
+    /// Where the configuration is read from.
+    fn sources(self, file: Option<PathBuf>) -> Sources {
         let overrides = Overrides {
             listen: self.listen,
             data_dir: self.data_dir,
@@ -127,8 +139,11 @@ impl Settings {
             log_format: self.log_format,
             set: self.set,
         };
-        let sources = Sources { file, surroundings: Surroundings::of_process(), overrides };
-        Config::load(&sources).map_err(|errors| {
+        Sources { file, surroundings: Surroundings::of_process(), overrides }
+    }
+
+    fn load_from(sources: &Sources) -> Result<Loaded, ExitCode> {
+        Config::load(sources).map_err(|errors| {
             for problem in errors.problems() {
                 complain(problem);
             }
@@ -148,6 +163,8 @@ pub fn main() -> ExitCode {
         Command::Pub(arguments) => publish::main(arguments),
         Command::Sub(arguments) => subscribe::main(arguments),
         Command::Bench(arguments) => bench::main(arguments),
+        Command::Ban(arguments) => ban::main(arguments),
+        Command::Reload(arguments) => reload::main(arguments),
         Command::Backup(arguments) => backup::main(arguments),
         Command::Restore(arguments) => backup::restore_main(arguments),
         Command::Store(arguments) => store::main(arguments),

@@ -13,12 +13,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{runtime, signal::unix};
 use tracing::{debug, error, info, warn};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, fmt, reload};
 
-use super::{EXAMPLES, FAILURE, Settings, USAGE, complain};
+use super::{EXAMPLES, FAILURE, Settings, USAGE, complain, watch::Watch};
 use crate::{
     Broker,
     config::{Config, Log, LogFormat},
+    server::Reloading,
     store::is_guarded,
 };
 
@@ -33,13 +34,14 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn main(arguments: Arguments) -> ExitCode {
-    let loaded = match arguments.settings.load(arguments.config) {
+    let sources = arguments.settings.sources(arguments.config);
+    let loaded = match Settings::load_from(&sources) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
     // Dropped last: it writes what is left.
-    let _log = match start_log(&loaded.config.log) {
-        Ok(guard) => guard,
+    let (_log, set_filter) = match start_log(&loaded.config.log) {
+        Ok(started) => started,
         Err(error) => {
             complain(error);
             return USAGE.into();
@@ -51,7 +53,15 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
         None => info!("no configuration file, defaults apply"),
     }
     raise_descriptor_limit(&loaded.config);
-    run(loaded.config)
+    let reloading = Reloading {
+        load: Box::new(move || match Config::load(&sources) {
+            Ok(loaded) => Ok(loaded.config),
+            Err(errors) => Err(errors.to_string()),
+        }),
+        set_log_filter: set_filter,
+    };
+    let watched = Watch::of(loaded.file.as_deref(), &loaded.config);
+    run(loaded.config, reloading, watched)
 }
 
 /// Ends the program at any panic: half a broker would keep half of its promises. The exception is a panic that
@@ -85,7 +95,7 @@ fn raise_descriptor_limit(config: &Config) {
 
 /// Serves until SIGTERM or SIGINT; a second signal does not wait for the stop to finish, nor the first one for
 /// the start.
-fn run(config: Config) -> ExitCode {
+fn run(config: Config, reloading: Reloading, watch: Watch) -> ExitCode {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -93,13 +103,13 @@ fn run(config: Config) -> ExitCode {
             return FAILURE.into();
         }
     };
-    let code = runtime.block_on(serve(config));
+    let code = runtime.block_on(serve(config, reloading, watch));
     // A thread may still read the store: it may be stopped at any moment, as a crash may.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(config: Config) -> ExitCode {
+async fn serve(config: Config, reloading: Reloading, mut watch: Watch) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -107,8 +117,15 @@ async fn serve(config: Config) -> ExitCode {
             return FAILURE.into();
         }
     };
+    let mut hangup = match unix::signal(unix::SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            error!(%error, "signals cannot be caught");
+            return FAILURE.into();
+        }
+    };
     let started = tokio::select! {
-        started = Broker::builder().config(config).start() => started,
+        started = Broker::builder().config(config).reloading(reloading).start() => started,
         signal = signals.next() => {
             info!(signal, "stopped before the broker had started");
             return ExitCode::SUCCESS;
@@ -123,6 +140,7 @@ async fn serve(config: Config) -> ExitCode {
     };
     let signal = tokio::select! {
         signal = signals.next() => signal,
+        () = keep_reloading(&broker, &mut hangup, &mut watch) => "",
         reason = broker.failed() => {
             error!("stopping, since nothing can be stored: {reason}");
             broker.stop().await;
@@ -139,6 +157,18 @@ async fn serve(config: Config) -> ExitCode {
             warn!(signal, "stopped at once, connections were not drained");
             FAILURE.into()
         }
+    }
+}
+
+/// Reads the configuration again whenever SIGHUP comes or one of its files changes. It does not end.
+async fn keep_reloading(broker: &Broker, hangup: &mut unix::Signal, watch: &mut Watch) {
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => info!("SIGHUP: reading the configuration again"),
+            file = watch.changed() => info!(file = %file.display(), "a file has changed: reading the configuration again"),
+        }
+        // What came of it is in the log.
+        let _ = broker.reload().await;
     }
 }
 
@@ -169,20 +199,41 @@ impl Signals {
 /// stop the broker.
 const LINES_MAX: usize = 10_000;
 
-/// Sends logs to standard error, filtered per module.
-fn start_log(log: &Log) -> Result<WorkerGuard, String> {
+/// Takes another filter for the log.
+type SetFilter = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Sends logs to standard error, filtered per module. Returns what writes them, and what takes another filter.
+fn start_log(log: &Log) -> Result<(WorkerGuard, SetFilter), String> {
     let filter = EnvFilter::try_new(&log.filter).map_err(|error| format!("log.filter: {error}"))?;
     let (writer, guard) =
         NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true).finish(io::stderr());
     let builder = fmt().with_env_filter(filter).with_writer(writer);
     // https://no-color.org: set and not empty.
     let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let started = match log.format {
-        LogFormat::Auto => builder.with_ansi(colours).try_init(),
-        LogFormat::Pretty => builder.with_ansi(true).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let (started, set_filter) = match log.format {
+        LogFormat::Auto | LogFormat::Pretty => {
+            let builder =
+                builder.with_ansi(colours || log.format == LogFormat::Pretty).with_filter_reloading();
+            let set_filter = filter_setter(builder.reload_handle());
+            (builder.try_init(), set_filter)
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let set_filter = filter_setter(builder.reload_handle());
+            (builder.try_init(), set_filter)
+        }
     };
-    started.map(|()| guard).map_err(|error| format!("logs: {error}"))
+    started.map(|()| (guard, set_filter)).map_err(|error| format!("logs: {error}"))
+}
+
+fn filter_setter<S: 'static>(handle: reload::Handle<EnvFilter, S>) -> SetFilter {
+    Box::new(move |filter| {
+        let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string());
+        if let Err(error) = filter.and_then(|filter| handle.reload(filter).map_err(|error| error.to_string()))
+        {
+            warn!("log.filter: {error}");
+        }
+    })
 }
 
 #[cfg(test)]

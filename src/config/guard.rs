@@ -61,6 +61,7 @@ pub(super) struct RawAudit {
     pub(super) file: Option<PathBuf>,
     pub(super) file_bytes_max: Size,
     pub(super) files_max: Integer,
+    pub(super) journald: bool,
 }
 
 const COUNT_MAX: i64 = 1_000_000_000;
@@ -148,6 +149,7 @@ impl From<&Audit> for RawAudit {
             file: audit.file.clone(),
             file_bytes_max: size(audit.file_bytes_max),
             files_max: integer(audit.files_max),
+            journald: audit.journald,
         }
     }
 }
@@ -217,6 +219,7 @@ impl Checker<'_> {
             file: raw.file.clone(),
             file_bytes_max: self.bytes("audit.file_bytes_max", raw.file_bytes_max, 4096..=BYTES_MAX),
             files_max: self.number("audit.files_max", raw.files_max, 1..=1000),
+            journald: raw.journald,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! layers), [`Config::from_toml`] (one text) or [`Config::default`], and [`Config::to_toml`] writes it back so
 //! that reading it gives an equal value.
 
+mod change;
 mod check;
 mod error;
 mod guard;
@@ -18,6 +19,7 @@ mod unit;
 const BANS_FILE: &str = "bans.toml";
 
 pub use crate::limits::{Durability, Limits, Overflow};
+pub use change::{Change, Effect, changes};
 pub use error::{ConfigErrors, Problem};
 pub use load::{DEFAULT_FILE, Loaded, Overrides, Sources, Surroundings};
 
@@ -82,11 +84,13 @@ pub struct Audit {
     pub file_bytes_max: u64,
     /// How many files are kept, the current one included.
     pub files_max: usize,
+    /// Whether the journal of systemd has it too.
+    pub journald: bool,
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { file: None, file_bytes_max: 64 << 20, files_max: 8 }
+        Self { file: None, file_bytes_max: 64 << 20, files_max: 8, journald: false }
     }
 }
 

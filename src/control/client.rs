@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Reply, Request, path::SocketPath};
-use crate::store::control_socket;
+use crate::{server::Plan, store::control_socket};
 
 /// A connection to the broker that uses a data directory.
 #[derive(Debug)]
@@ -65,6 +65,23 @@ impl Client {
         }
     }
 
+    /// Sends a request whose answer is what a reload changes.
+    ///
+    /// # Errors
+    /// Why it was not fulfilled.
+    pub fn plan(mut self, request: &Request) -> Result<Plan, RequestError> {
+        self.stream.write_all(&request.to_line())?;
+        let mut line = String::new();
+        BufReader::new(self.stream).read_line(&mut line)?;
+        match serde_json::from_str(&line).map_err(|error| io::Error::other(error.to_string()))? {
+            Reply::Planned { plan } => Ok(plan),
+            Reply::Failed { message } => Err(RequestError::Refused(message)),
+            Reply::Progress { .. } | Reply::Done { .. } => {
+                Err(io::Error::other("the answer is to something else").into())
+            }
+        }
+    }
+
     /// Sends a request and waits for its end, which comes with rows and bytes.
     ///
     /// # Errors
@@ -80,6 +97,9 @@ impl Client {
             match reply {
                 Reply::Progress { rows, rows_total } => progress(rows, rows_total),
                 Reply::Done { rows, bytes } => return Ok((rows, bytes)),
+                Reply::Planned { .. } => {
+                    return Err(io::Error::other("the answer is to something else").into());
+                }
                 Reply::Failed { message } => return Err(RequestError::Refused(message)),
             }
         }

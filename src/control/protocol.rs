@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::server::Plan;
+
 /// The version of the protocol. It changes when a broker would misunderstand an older command.
 pub const VERSION: u32 = 1;
 
@@ -18,6 +20,13 @@ pub enum Request {
         /// Whether a file of that name may be replaced.
         replace: bool,
     },
+    /// Tell what a reload with this configuration would change.
+    Plan {
+        /// The configuration as TOML, with absolute paths.
+        config: String,
+    },
+    /// Read the configuration again.
+    Reload,
 }
 
 /// What the broker answers.
@@ -37,6 +46,11 @@ pub enum Reply {
         rows: u64,
         /// Bytes of the file.
         bytes: u64,
+    },
+    /// What a reload changes, or would change: the last line.
+    Planned {
+        /// That.
+        plan: Plan,
     },
     /// It cannot be done: the last line.
     Failed {
@@ -107,7 +121,10 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_said_in_words() {
         for (line, why) in [
-            (r#"{"version":1,"request":"fly"}"#, "unknown variant `fly`, expected `backup`"),
+            (
+                r#"{"version":1,"request":"fly"}"#,
+                "unknown variant `fly`, expected one of `backup`, `plan`, `reload`",
+            ),
             (r#"{"version":2,"request":"backup","path":"/x","replace":false}"#, "version 2"),
             (r#"{"request":"backup"}"#, "missing field `version`"),
             (r#"{"version":1,"request":"backup"}"#, "missing field `path`"),

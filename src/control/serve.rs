@@ -21,12 +21,13 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{Reply, Request, path::SocketPath};
+use crate::server::Plan;
 use crate::store::{BackedUp, Existing, Progress, control_socket};
 
 /// Connections at a time; further ones wait in the system's queue.
 const CONNECTIONS_MAX: usize = 8;
-/// Bytes of a request: the longest path there is, every byte of it escaped, and more.
-const REQUEST_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of a request: a whole configuration, or the longest path there is.
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
 /// Time that a command may take to say what it wants, or to read a line of what it is told.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -46,6 +47,18 @@ pub trait Steer: Send + Sync + 'static {
         existing: Existing,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<BackedUp, String>;
+
+    /// What a reload with this configuration, as TOML, would change. Called on a thread that may wait.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    fn plan(&self, config: &str) -> Result<Plan, String>;
+
+    /// Reads the configuration again. Called likewise.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words; nothing has changed then.
+    fn reload(&self) -> Result<Plan, String>;
 }
 
 /// A control socket that is bound.
@@ -158,8 +171,19 @@ impl Control {
     async fn answer(&self, request: Request, replies: mpsc::Sender<Reply>) -> Reply {
         let done = match request {
             Request::Backup { path, replace } => self.backup(path, replace, replies).await,
+            Request::Plan { config } => self.blocking(move |steer| steer.plan(&config)).await,
+            Request::Reload => self.blocking(|steer| steer.reload()).await,
         };
         done.unwrap_or_else(|message| Reply::Failed { message })
+    }
+
+    async fn blocking(
+        &self,
+        work: impl FnOnce(&dyn Steer) -> Result<Plan, String> + Send + 'static,
+    ) -> Result<Reply, String> {
+        let steer = self.steer.clone();
+        let plan = spawn_blocking(move || work(&*steer)).await.map_err(|error| error.to_string())??;
+        Ok(Reply::Planned { plan })
     }
 
     async fn backup(

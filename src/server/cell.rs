@@ -86,6 +86,7 @@ impl ShardCell {
         let rules = &*self.common.shared.authorize;
         for event in outputs.events.drain(..) {
             log::event(&event, rules);
+            log::audit(&self.common.audit, now, &event, rules);
             if let Event::Disconnected { client_id, peer, cause: Cause::TakenOver { by } } = &event
                 && self.common.guard.is_contended(now, client_id)
             {

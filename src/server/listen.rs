@@ -13,6 +13,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tracing::{debug, info, warn};
 
 use crate::{
+    audit::Record,
     guard::Stay,
     limits::Durability,
     net::{Acceptor, PreparedTransport, Socket, is_resource_exhaustion},
@@ -128,6 +129,12 @@ fn greet(
                 debug!(target: "dunlin::listener", listener = name, %peer, "not connected: {failure}");
             }
             Ok(Err(failure)) => {
+                cell.common.audit.write(|| {
+                    Record::new(cell.clock().now(), "refused")
+                        .with("peer", peer.to_string())
+                        .with("listener", &*name)
+                        .with("why", failure.to_string())
+                });
                 cell.look(|shard| shard.counters().connects_refused.add(1));
                 info!(target: "dunlin::listener", listener = name, %peer, "not connected: {failure}");
             }

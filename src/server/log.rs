@@ -4,15 +4,17 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     acl::{Action, Authorize},
+    audit::{Audit, Record},
     broker::{Cause, Event},
+    time::Timestamp,
 };
 
 /// Writes an event to the log: what people want to know at `info`, what a client did wrong at `warn`.
 pub(crate) fn event(event: &Event, rules: &dyn Authorize) {
     match event {
-        Event::Connected { client_id, peer, session_present, keep_alive_secs, expiry_secs } => info!(
+        Event::Connected { client_id, user, peer, session_present, keep_alive_secs, expiry_secs } => info!(
             target: "dunlin::connection",
-            client = %client_id, %peer, session_present, keep_alive_secs, expiry_secs, "connected"
+            client = %client_id, user = user.as_deref(), %peer, session_present, keep_alive_secs, expiry_secs, "connected"
         ),
         Event::Disconnected { client_id, peer, cause } => disconnected(client_id, peer, cause),
         Event::SessionEnded { client_id, undelivered: 0 } => {
@@ -25,13 +27,8 @@ pub(crate) fn event(event: &Event, rules: &dyn Authorize) {
             warn!(target: "dunlin::connection", client = %client_id, %topic, %code, "PUBLISH refused, further ones are only counted: {why}");
         }
         Event::Denied { client_id, user, action, topic, rule } => {
-            let what = match action {
-                Action::Publish { .. } => "publish",
-                Action::Subscribe { .. } => "subscribe",
-                Action::Receive => "receive",
-            };
-            let (user, rule) = (user.as_deref().unwrap_or("-"), rules.describe(*rule));
-            warn!(target: "dunlin::access", client = %client_id, user, what, %topic, rule, "denied; what this rule denies the client from now on is only counted");
+            let (user, rule, action) = (user.as_deref(), rules.describe(*rule), word(*action));
+            warn!(target: "dunlin::access", client = %client_id, user, action, %topic, rule, "denied; what this rule denies the client from now on is only counted");
         }
         Event::SubscriptionRefused { client_id, filter, code } => {
             warn!(target: "dunlin::connection", client = %client_id, filter, %code, "subscription refused; further ones are only counted");
@@ -46,6 +43,45 @@ pub(crate) fn event(event: &Event, rules: &dyn Authorize) {
                 client = %client_id, %topic, reason, "message dropped; further ones are only counted"
             );
         }
+    }
+}
+
+/// The same for the audit log: what matters for security.
+pub(crate) fn audit(audit: &Audit, now: Timestamp, event: &Event, rules: &dyn Authorize) {
+    match event {
+        Event::Connected { client_id, user, peer, .. } => audit.write(|| {
+            Record::new(now, "connected")
+                .with("client", &**client_id)
+                .with_some("user", user.as_deref())
+                .with("peer", &**peer)
+        }),
+        Event::Disconnected { client_id, peer, cause } => audit.write(|| {
+            Record::new(now, "disconnected")
+                .with("client", &**client_id)
+                .with("peer", &**peer)
+                .with("why", cause.to_string())
+        }),
+        Event::Denied { client_id, user, action, topic, rule } => audit.write(|| {
+            Record::new(now, "denied")
+                .with("client", &**client_id)
+                .with_some("user", user.as_deref())
+                .with("action", word(*action))
+                .with("topic", &**topic)
+                .with("rule", rules.describe(*rule))
+        }),
+        Event::SessionEnded { .. }
+        | Event::PublishRefused { .. }
+        | Event::SubscriptionRefused { .. }
+        | Event::QueueUnreadable { .. }
+        | Event::Dropped { .. } => {}
+    }
+}
+
+fn word(action: Action) -> &'static str {
+    match action {
+        Action::Publish { .. } => "publish",
+        Action::Subscribe { .. } => "subscribe",
+        Action::Receive => "receive",
     }
 }
 

@@ -13,6 +13,7 @@ mod listen;
 mod log;
 mod mailbox;
 mod reauthentication;
+mod reload;
 mod storage;
 
 use std::{
@@ -40,6 +41,7 @@ pub use client::{Client, ClientError, Delivered, Publication};
 
 use crate::{
     acl::Authorize,
+    audit::Audit,
     auth::{Authenticate, Authenticator, ByListener},
     broker::{Shard, Shared, sys},
     config::{Address, Config, Listener, Persistence, Transport},
@@ -55,8 +57,10 @@ use alarm::Alarm;
 use cell::ShardCell;
 use listen::Door;
 use mailbox::{Mail, Mailboxes};
+use reload::Running;
 use storage::{Failure, Observer, Storage};
 
+pub use reload::{Plan, Reloading};
 pub use storage::StoreError;
 
 /// What all threads of a broker share.
@@ -77,6 +81,8 @@ pub(crate) struct Common {
     /// Limits as they are now.
     limits: ArcSwap<Limits>,
     guard: Guard,
+    audit: Audit,
+    running: Running,
     /// The listener of clients in this process.
     local_door: Arc<Door>,
     random: &'static dyn SecureRandom,
@@ -143,6 +149,7 @@ pub struct Builder {
     config: Config,
     authenticator: Authenticator,
     authorize: Option<Arc<dyn Authorize>>,
+    reloading: Option<Reloading>,
 }
 
 /// Why a broker does not start.
@@ -241,12 +248,19 @@ impl Builder {
         self
     }
 
+    /// How the configuration is read again: see [`Broker::reload`].
+    #[must_use]
+    pub fn reloading(mut self, reloading: Reloading) -> Builder {
+        self.reloading = Some(reloading);
+        self
+    }
+
     /// Starts the broker: when this returns, its listeners listen.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start(self) -> Result<Broker, StartError> {
-        let Builder { config, authenticator, authorize } = self;
+        let Builder { config, authenticator, authorize, reloading } = self;
         let doors = open_doors(&config)?;
         let clock = Clock::start();
         let storage = Storage::open(&config, clock.now()).await.map_err(StartError::Store)?;
@@ -262,6 +276,8 @@ impl Builder {
         let guard = Guard::default();
         guard.set_limits(config.guard.clone());
         guard.set_bans(Bans::of(Bans::read(&config.bans_file).map_err(StartError::Bans)?));
+        let audit =
+            Audit::open(&config.audit).map_err(|error| StartError::System(io::Error::other(error)))?;
         let shared = Arc::new(shared);
         let mailboxes = Arc::new(Mailboxes::new(config.shards));
         let failure = Arc::new(Failure::default());
@@ -269,6 +285,8 @@ impl Builder {
             handshakes: Arc::new(Semaphore::new(shared.limits.handshakes_max)),
             limits: ArcSwap::from_pointee(shared.limits.clone()),
             guard,
+            audit,
+            running: Running::new(config.clone(), reloading),
             commits: Arc::new(Observer::new(mailboxes.clone(), shared.clone(), failure.clone())),
             shared,
             clock,
@@ -320,7 +338,7 @@ impl Broker {
     #[must_use]
     pub fn builder() -> Builder {
         let config = Config { persistence: Persistence::Memory, ..Config::default() };
-        Builder { config, authenticator: Arc::new(ByListener), authorize: None }
+        Builder { config, authenticator: Arc::new(ByListener), authorize: None, reloading: None }
     }
 
     /// Names and addresses of the listeners, with the ports that they got.
@@ -362,6 +380,16 @@ impl Broker {
         if close.await.is_err() {
             warn!("the store ended by a panic");
         }
+    }
+
+    /// Reads the configuration again, by what [`Builder::reloading`] was given, and takes over what can change while
+    /// the broker runs. What came of it is in the log too.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing has changed then.
+    pub async fn reload(&self) -> Result<Plan, String> {
+        let common = self.common.clone();
+        tokio::task::spawn_blocking(move || common.reload()).await.map_err(|error| error.to_string())?
     }
 
     /// Waits until the store has failed: nothing is accepted any more, and the broker is to be stopped. Returns
@@ -524,7 +552,7 @@ async fn run_shard(
     }
     if index == 0 {
         if let Some(store) = &cell.common.local {
-            storage::serve_control(store);
+            storage::serve_control(&cell.common, store);
         }
         tokio::task::spawn_local(storage::keep_alive(cell.clone()));
     }

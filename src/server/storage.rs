@@ -31,6 +31,7 @@ use super::{
     Common,
     cell::ShardCell,
     mailbox::{Mail, Mailboxes},
+    reload::Plan,
 };
 
 /// How often the store is told that the broker is alive.
@@ -115,9 +116,9 @@ impl Storage {
 }
 
 /// Serves the commands that steer a broker through its data directory, as long as the broker runs.
-pub(super) fn serve_control(store: &Arc<LocalStore>) {
+pub(super) fn serve_control(common: &Arc<Common>, store: &Arc<LocalStore>) {
     match ControlSocket::bind(store.directory()) {
-        Ok(socket) => start(socket.serve(Arc::new(Control(store.clone())))),
+        Ok(socket) => start(socket.serve(Arc::new(Control { store: store.clone(), common: common.clone() }))),
         Err(error) => warn!("commands cannot reach this broker, its control socket is not there: {error}"),
     }
 }
@@ -129,7 +130,10 @@ fn start(task: impl Future<Output = ()> + 'static) {
 }
 
 /// What commands can have done.
-struct Control(Arc<LocalStore>);
+struct Control {
+    store: Arc<LocalStore>,
+    common: Arc<Common>,
+}
 
 impl Steer for Control {
     fn backup(
@@ -138,7 +142,16 @@ impl Steer for Control {
         existing: Existing,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<BackedUp, String> {
-        self.0.backup(to, existing, progress).map_err(|error| error.to_string())
+        self.store.backup(to, existing, progress).map_err(|error| error.to_string())
+    }
+
+    fn plan(&self, config: &str) -> Result<Plan, String> {
+        let config = Config::from_toml(config).map_err(|errors| errors.to_string())?;
+        self.common.plan(&config)
+    }
+
+    fn reload(&self) -> Result<Plan, String> {
+        self.common.reload()
     }
 }
 

@@ -302,6 +302,7 @@ impl World {
             Happened::Connected { .. }
             | Happened::SessionEnded { .. }
             | Happened::PublishRefused { .. }
+            | Happened::Denied { .. }
             | Happened::SubscriptionRefused { .. }
             | Happened::Dropped { .. } => {
                 self.trace.line(self.now, || format!("broker: {event:?}"));

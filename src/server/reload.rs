@@ -1,0 +1,192 @@
+//! A new configuration while the broker runs: what can change at once does, the rest at the next start, and one
+//! that has a fault changes nothing.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use crate::{
+    audit::Record,
+    broker::{Outputs, Shard},
+    config::{Change, Config, Effect, changes},
+    guard::Bans,
+    limits::Limits,
+    time::Timestamp,
+};
+
+use super::{Common, mailbox::Mail};
+
+/// How a program reads its configuration again.
+pub struct Reloading {
+    /// Reads it.
+    pub load: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
+    /// Takes a new `log.filter`.
+    pub set_log_filter: Box<dyn Fn(&str) + Send + Sync>,
+}
+
+/// What a broker runs with now, and where to read what it is to run with.
+pub(super) struct Running {
+    /// Its live keys are those of now, the others those of the start.
+    config: Mutex<Config>,
+    reloading: Option<Reloading>,
+}
+
+/// What a reload changes, or would change.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Keys that take effect at once, with their values before and after.
+    pub live: Vec<String>,
+    /// Keys that take effect at the next start.
+    pub restart: Vec<String>,
+    /// Clients that lose their connection, with the reason.
+    pub cut: Vec<(String, String)>,
+    /// Clients that lose a subscription, with the filter.
+    pub unsubscribed: Vec<(String, String)>,
+}
+
+/// How long a shard may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Running {
+    pub(super) fn new(config: Config, reloading: Option<Reloading>) -> Running {
+        Running { config: Mutex::new(config), reloading }
+    }
+}
+
+impl Common {
+    /// Asks every shard. Never to be called on the thread of one, which would wait for itself.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        ask: impl Fn(&mut Shard, Timestamp, &mut Outputs) -> T + Send + Sync + 'static,
+    ) -> Vec<T> {
+        let ask = Arc::new(ask);
+        let (sender, answers) = mpsc::sync_channel(self.mailboxes.len());
+        for mailbox in self.mailboxes.iter() {
+            let (ask, sender) = (ask.clone(), sender.clone());
+            mailbox.post([Mail::Step(Box::new(move |shard, now, out| {
+                // Nobody waits any more if it fails.
+                let _ = sender.try_send(ask(shard, now, out));
+            }))]);
+        }
+        drop(sender);
+        let mut all = Vec::new();
+        while let Ok(answer) = answers.recv_timeout(ANSWER_TIMEOUT) {
+            all.push(answer);
+        }
+        all
+    }
+
+    /// What a configuration would change.
+    ///
+    /// # Errors
+    /// What is wrong with what it names.
+    pub(super) fn plan(&self, config: &Config) -> Result<Plan, String> {
+        let bans = read_bans(config)?;
+        let running = self.running.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut plan = Plan::of(&changes(&running, config));
+        let banned = self.ask(move |shard, now, _| banned(shard, now, &bans));
+        plan.cut.extend(banned.into_iter().flatten());
+        plan.cut.sort();
+        Ok(plan)
+    }
+
+    /// Reads the configuration again and takes over what can change.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing has changed then.
+    pub(super) fn reload(&self) -> Result<Plan, String> {
+        let Some(Reloading { load, .. }) = &self.running.reloading else {
+            return Err("this broker has no configuration to read again".into());
+        };
+        let result = load().and_then(|config| self.take_over(&config));
+        let now = self.clock.now();
+        match &result {
+            Ok(plan) => {
+                self.audit.write(|| {
+                    let record = Record::new(now, "reloaded").with("live", plan.live.clone());
+                    record.with("restart", plan.restart.clone())
+                });
+                plan.live.iter().for_each(|change| info!(target: "dunlin::reload", "changed: {change}"));
+                for change in &plan.restart {
+                    warn!(target: "dunlin::reload", "changes at the next start: {change}");
+                }
+                info!(target: "dunlin::reload", "configuration reloaded");
+            }
+            Err(error) => {
+                self.audit.write(|| Record::new(now, "reload_refused").with("why", error.as_str()));
+                warn!(target: "dunlin::reload", "the configuration was not reloaded, nothing has changed: {error}");
+            }
+        }
+        result
+    }
+
+    fn take_over(&self, config: &Config) -> Result<Plan, String> {
+        // All that can fail comes first.
+        let bans = read_bans(config)?;
+        let mut running = self.running.config.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = changes(&running, config);
+        let mut plan = Plan::of(&changes);
+        let limits = Arc::new(live_limits(&running.limits, &config.limits));
+        self.limits.store(limits.clone());
+        self.guard.set_limits(config.guard.clone());
+        self.guard.set_bans(Bans::clone(&bans));
+        if let Some(reloading) = self.running.reloading.as_ref().filter(|_| running.log != config.log) {
+            (reloading.set_log_filter)(&config.log.filter);
+        }
+        running.limits = Limits::clone(&limits);
+        running.guard = config.guard.clone();
+        running.bans_file.clone_from(&config.bans_file);
+        running.log.filter.clone_from(&config.log.filter);
+        drop(running);
+        let cut = self.ask(move |shard, now, out| {
+            shard.set_limits(limits.clone());
+            let cut = banned(shard, now, &bans);
+            for (client_id, why) in &cut {
+                let why = why.as_str().into();
+                shard.kick(now, client_id, crate::broker::Cause::Kicked { why }, out);
+            }
+            cut
+        });
+        plan.cut.extend(cut.into_iter().flatten());
+        plan.cut.sort();
+        Ok(plan)
+    }
+}
+
+impl Plan {
+    fn of(changes: &[Change]) -> Plan {
+        let told = |effect| {
+            changes.iter().filter(move |change| change.effect == effect).map(ToString::to_string).collect()
+        };
+        Plan { live: told(Effect::Live), restart: told(Effect::Restart), ..Plan::default() }
+    }
+}
+
+/// The limits of a new configuration, but for those that are of the start.
+fn live_limits(running: &Limits, new: &Limits) -> Limits {
+    Limits { handshakes_max: running.handshakes_max, ..new.clone() }
+}
+
+fn read_bans(config: &Config) -> Result<Arc<Bans>, String> {
+    let bans = Bans::read(&config.bans_file).map_err(|error| error.to_string())?;
+    Ok(Arc::new(Bans::of(bans)))
+}
+
+/// Connected clients that are banned.
+fn banned(shard: &Shard, now: Timestamp, bans: &Bans) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    shard.clients(|client_id, principal, peer| {
+        let address = peer.parse::<std::net::SocketAddr>().ok().map(|peer| peer.ip());
+        let by_name = bans.of_client(now, client_id, principal.user.as_deref());
+        let ban = by_name.or_else(|| bans.of_address(now, address?));
+        if let Some(ban) = ban {
+            found.push((client_id.to_owned(), format!("{} is banned", ban.banned)));
+        }
+        false
+    });
+    found
+}
