@@ -38,7 +38,7 @@ use tracing::{info, warn};
 pub use client::{Client, ClientError, Delivered, Publication};
 
 use crate::{
-    acl::Authorize,
+    acl::{Authorize, PolicyErrors, Rules},
     auth::{Authenticate, Authenticator, ByListener},
     broker::{Shard, Shared, sys},
     config::{Address, Config, Listener, Persistence, Transport},
@@ -120,6 +120,8 @@ impl Common {
 pub struct Broker {
     common: Arc<Common>,
     addresses: Vec<(String, LocalAddress)>,
+    /// Those of the file that the configuration names.
+    rules: Option<Arc<Rules>>,
     threads: Vec<ShardThread>,
     /// Set when the store fails.
     failure: Arc<Failure>,
@@ -152,6 +154,8 @@ pub enum StartError {
         /// Why.
         error: TlsError,
     },
+    /// The file of access rules cannot be used.
+    Acl(PolicyErrors),
     /// The store cannot be opened.
     Store(StoreError),
     /// The system gives no thread, no runtime or no random numbers.
@@ -163,6 +167,7 @@ impl fmt::Display for StartError {
         match self {
             StartError::Bind(error) => error.fmt(f),
             StartError::Tls { listener, error } => write!(f, "listener '{listener}': {error}"),
+            StartError::Acl(errors) => errors.fmt(f),
             StartError::Store(error) => error.fmt(f),
             StartError::System(error) => write!(f, "the system refuses what the broker needs: {error}"),
         }
@@ -226,7 +231,8 @@ impl Builder {
         self
     }
 
-    /// Decides what clients may do. By default all but publishing to `$SYS`.
+    /// Decides what clients may do, whatever the configuration says. By default the rules of `acl.file` decide;
+    /// where there are none, clients may do all but publish to `$SYS`.
     #[must_use]
     pub fn authorizer(mut self, authorizer: impl Authorize + 'static) -> Builder {
         self.authorize = Some(Arc::new(authorizer));
@@ -240,6 +246,11 @@ impl Builder {
     pub async fn start(self) -> Result<Broker, StartError> {
         let Builder { config, authenticator, authorize } = self;
         let doors = open_doors(&config)?;
+        let rules = match (&config.acl, &authorize) {
+            (Some(acl), None) => Some(Arc::new(Rules::new(acl.load().map_err(StartError::Acl)?))),
+            (Some(_), Some(_)) | (None, _) => None,
+        };
+        let authorize = authorize.or_else(|| rules.clone().map(|rules| rules as Arc<dyn Authorize>));
         let clock = Clock::start();
         let storage = Storage::open(&config, clock.now()).await.map_err(StartError::Store)?;
         let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
@@ -273,6 +284,7 @@ impl Builder {
         let mut broker = Broker {
             common,
             addresses,
+            rules,
             threads: Vec::new(),
             failure,
             doors: Arc::new(doors),
@@ -314,6 +326,13 @@ impl Broker {
     #[must_use]
     pub fn addresses(&self) -> &[(String, LocalAddress)] {
         &self.addresses
+    }
+
+    /// The access rules of the configuration, if it names a file: [`Rules::replace`] changes them while clients
+    /// are connected.
+    #[must_use]
+    pub fn rules(&self) -> Option<&Arc<Rules>> {
+        self.rules.as_ref()
     }
 
     /// Connects a client in this process, without a socket. To the broker it is a client like any other: it
