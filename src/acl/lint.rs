@@ -123,8 +123,10 @@ impl Policy {
             let Whom::Any(subjects) = &rule.audience.whom else { continue };
             let unknown = subjects.groups.iter().filter(|group| !self.groups.contains_key(*group));
             for group in unknown.filter(|group| !self.groups.is_empty() && told.insert((*group).clone())) {
-                let message =
-                    format!("group {group} is not in [groups]: only tokens and back ends put clients there");
+                let message = format!(
+                    "group {group} is not in [groups]: write `{group} = []` there if it is back ends and tokens that \
+                     put clients into it"
+                );
                 lints.push(Lint { place: self.place(number), message });
             }
         }

@@ -580,7 +580,7 @@ fn rules_that_never_decide_and_roles_of_nobody_are_found() {
     acl.toml:6: never decides, for all that it is about acl.toml:5: allow publish to, subscribe to, receive "a/#" for group ops decides before
     acl.toml:10: never decides, for all that it is about acl.toml:9: allow publish to "q/+" up to QoS 1 for client d* decides before
     acl.toml:12: nobody can publish to "$SYS/#", whatever rules say
-    acl.toml:13: group osp is not in [groups]: only tokens and back ends put clients there
+    acl.toml:13: group osp is not in [groups]: write `osp = []` there if it is back ends and tokens that put clients into it
     "##);
 }
 
