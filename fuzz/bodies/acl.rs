@@ -60,13 +60,15 @@ fn principals() -> [Principal; 3] {
 }
 
 fn check(policy: &Policy) {
-    let names = |topic: &&str| !topic.is_empty() && !topic.contains(['+', '#']);
+    let names = |topic: &&&str| !topic.is_empty() && !topic.contains(['+', '#']);
     let publishes = [(QoS::AtMostOnce, true), (QoS::ExactlyOnce, false)];
     for principal in principals() {
         for client_id in CLIENT_IDS {
             let agree = |action, topic| agree(policy, &principal, client_id, action, topic);
             for topic in TOPICS.iter().filter(names) {
-                publishes.map(|(qos, retain)| agree(Action::Publish { qos, retain }, topic));
+                for (qos, retain) in publishes {
+                    agree(Action::Publish { qos, retain }, topic);
+                }
                 agree(Action::Receive, topic);
             }
             for filter in TOPICS.iter().filter(|filter| !filter.is_empty()) {

@@ -110,6 +110,7 @@ struct Reader<'a> {
 }
 
 /// How it is known whom a rule is about.
+#[derive(Clone, Copy)]
 enum Meant<'a> {
     /// The rule says it.
     Written,
@@ -145,7 +146,7 @@ impl Reader<'_> {
                         self.role(&name, at, role);
                     }
                 }
-                "rules" => self.rules(item, &Meant::Written),
+                "rules" => self.rules(item, Meant::Written),
                 _ => self.refuse_key(at, &key, &["groups", "roles", "rules"]),
             }
         }
@@ -172,19 +173,16 @@ impl Reader<'_> {
         }
         audience.role = Some(name.into());
         match rules {
-            Some(rules) => self.rules(rules, &Meant::Given(&Arc::new(audience))),
+            Some(rules) => self.rules(rules, Meant::Given(&Arc::new(audience))),
             None => self.refuse(at, format!("role {name:?} has no `rules`")),
         }
     }
 
-    fn rules(&mut self, item: Item<'_>, meant: &Meant<'_>) {
+    fn rules(&mut self, item: Item<'_>, meant: Meant<'_>) {
         match item.value {
             Value::List(rules) => {
                 for rule in rules {
-                    match meant {
-                        Meant::Written => self.rule(rule, Meant::Written),
-                        Meant::Given(audience) => self.rule(rule, Meant::Given(audience)),
-                    }
+                    self.rule(rule, meant);
                 }
             }
             _ => self.refuse(item.at, format!("`rules` is {}, not a list of rules", item.kind())),

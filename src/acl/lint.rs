@@ -106,10 +106,11 @@ impl Policy {
         let is_member = |user: &str, group: &str| {
             self.groups.get(group).is_some_and(|members| members.iter().any(|member| **member == *user))
         };
-        let has_user = |user: &Box<str>| {
-            wide.users.contains(user) || wide.groups.iter().any(|group| is_member(user, group))
+        let has_user = |user: &str| {
+            wide.users.iter().any(|known| **known == *user)
+                || wide.groups.iter().any(|group| is_member(user, group))
         };
-        narrow.users.iter().all(has_user)
+        narrow.users.iter().all(|user| has_user(user))
             && narrow.groups.iter().all(|group| wide.groups.contains(group))
             && (wide.anonymous || !narrow.anonymous)
     }

@@ -134,7 +134,7 @@ proptest! {
         let whole = policy(&text(&rules));
         let Some(lint) = whole.lints().into_iter().find(|lint| lint.message.starts_with("never")) else { return Ok(()) };
         let line: usize = lint.place.rsplit(':').next().and_then(|line| line.parse().ok()).expect("a place has a line");
-        let mut left = rules.clone();
+        let mut left = rules;
         left.remove(line - 3);
         let left = policy(&text(&left));
         let is_denied = |decision| matches!(decision, Decision::Denied(_));
