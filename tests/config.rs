@@ -9,9 +9,11 @@ use std::{
     time::Duration,
 };
 
+use dunlin::acl::Format;
 use dunlin::config::{
-    Address, Audit, ClientCertificate, Config, ConfigErrors, Durability, Limits, Listener, Log, LogFormat,
-    Overflow, Overrides, Persistence, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
+    Acl, Address, Audit, ClientCertificate, Config, ConfigErrors, Durability, Limits, Listener, Log,
+    LogFormat, Overflow, Overrides, Persistence, Sources, Surroundings, Tls, TlsVersion, Transport,
+    WebSocket,
 };
 use proptest::prelude::*;
 
@@ -101,6 +103,7 @@ fn the_reference_file_has_every_key() {
             listener("b", Address::Unix("/s".into()), Transport::Plain),
         ],
         audit: Audit { file: Some("/audit".into()), ..Audit::default() },
+        acl: Some(Acl { file: "/a".into(), format: None }),
         ..Config::default()
     };
     let mut of_schema = BTreeSet::new();
@@ -217,13 +220,14 @@ fn text_values_need_no_quotes() {
 #[test]
 fn paths_of_a_file_are_relative_to_the_file() {
     let directory = Scratch::new();
-    let text = "data_dir = \"data\"\n[[listeners]]\nkind = \"tls\"\naddress = \"127.0.0.1:1\"\n\
+    let text = "data_dir = \"data\"\nacl.file = \"acl.toml\"\n[[listeners]]\nkind = \"tls\"\naddress = \"127.0.0.1:1\"\n\
                 [listeners.tls]\ncertificate = \"certs/c.pem\"\nkey = \"/k.pem\"\n";
     fs::write(directory.0.join("d.toml"), text).unwrap();
     let surroundings = Surroundings { directory: directory.0.clone(), ..Surroundings::default() };
     let sources = Sources { file: Some("d.toml".into()), surroundings, ..Sources::default() };
     let config = Config::load(&sources).unwrap().config;
     assert_eq!(config.data_dir, directory.0.join("data"));
+    assert_eq!(config.acl, Some(Acl { file: directory.0.join("acl.toml"), format: None }));
     let Transport::Tls(tls) = &config.listeners[0].transport else { panic!("{config:?}") };
     assert_eq!(
         (tls.certificate.clone(), tls.key.clone()),
@@ -464,6 +468,7 @@ proptest! {
         overflow in overflow(),
         shards in 1..1000_usize,
         (sys, stop, payload) in (0..1000_u64, 0..1000_u64, any::<bool>()),
+        acl in prop_oneof![Just(None), Just(Some(None)), Just(Some(Some(Format::Toml))), Just(Some(Some(Format::Mosquitto)))],
         (persistence, cache) in (prop_oneof![Just(Persistence::Disk), Just(Persistence::Memory)], 20..40_u32),
         (packet, queue, sessions) in (64..1_000_000_u32, 10..40_u32, 1..1_000_000_usize),
         format in prop_oneof![Just(LogFormat::Auto), Just(LogFormat::Pretty), Just(LogFormat::Json)],
@@ -479,6 +484,7 @@ proptest! {
             sys_interval: Duration::from_secs(sys),
             stop_timeout: Duration::from_secs(stop),
             check_payload_format: payload,
+            acl: acl.map(|format| Acl { file: "/rules é".into(), format }),
             log: Log { filter: "warn,dunlin=trace".into(), format },
             limits: Limits {
                 packet_bytes_max: packet,

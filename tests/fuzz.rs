@@ -9,6 +9,8 @@
 mod vectors;
 mod world;
 
+#[path = "../fuzz/bodies/acl.rs"]
+mod acl;
 #[path = "../fuzz/bodies/decode.rs"]
 mod decode;
 #[path = "../fuzz/bodies/records.rs"]
@@ -42,12 +44,18 @@ struct Target {
     rounds: u64,
 }
 
+const ACL: Target = Target { name: "acl", run: acl::run, rounds: 2_000 };
 const DECODE: Target = Target { name: "decode", run: decode::run, rounds: 100_000 };
 const ROUND_TRIP: Target = Target { name: "round_trip", run: round_trip::run, rounds: 40_000 };
 const TOPICS: Target = Target { name: "topics", run: topics::run, rounds: 4_000 };
 const SESSION: Target = Target { name: "session", run: session::run, rounds: 1_500 };
 const WEBSOCKET: Target = Target { name: "websocket", run: websocket::run, rounds: 4_000 };
 const RECORDS: Target = Target { name: "records", run: records::run, rounds: 40_000 };
+
+#[test]
+fn access_rules_are_refused_or_decide_as_a_search_of_all_does() {
+    check(&ACL);
+}
 
 #[test]
 fn any_bytes_are_decoded_or_refused() {

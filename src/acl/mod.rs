@@ -1,9 +1,37 @@
 //! Who a client is and what it may do.
 //!
 //! This is the seam that authentication fills and authorisation is asked through. The rules themselves are
-//! an [`Authorize`] given to the broker.
+//! an [`Authorize`] given to the broker: [`Open`] where there are none, else [`Rules`], which hold a [`Policy`].
+//! `docs/acl.md` says how rules are written and what they mean.
+
+mod directory;
+mod document;
+mod explain;
+mod format;
+mod glob;
+mod lint;
+mod mosquitto;
+mod pattern;
+mod policy;
+mod problem;
+mod rule;
+mod rules;
+mod tree;
+mod value;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
+
+pub use explain::{Explanation, NearMiss};
+pub use format::Format;
+pub use lint::Lint;
+pub use policy::Policy;
+pub use problem::PolicyErrors;
+pub use rules::Rules;
 
 use crate::codec::QoS;
 
@@ -25,6 +53,9 @@ pub struct Details {
     pub attributes: BTreeMap<Box<str>, Box<str>>,
     /// When the proof ends, in seconds since 1970: the connection ends with it.
     pub expires_at_secs: Option<u64>,
+    /// Rules that the client brings itself, such as the `acl` claim of its token. They decide before those of the
+    /// broker. Without rules of the broker they are all there is: what they do not allow is denied.
+    pub policy: Option<Arc<Policy>>,
 }
 
 /// What a client wants to do with a topic.
@@ -91,19 +122,32 @@ impl Principal {
     pub fn named(user: &str) -> Principal {
         Principal { user: Some(user.into()), details: None }
     }
+
+    /// The rules that the client brings itself.
+    fn policy(&self) -> Option<&Policy> {
+        self.details.as_ref()?.policy.as_deref()
+    }
 }
 
 /// The rules of a broker without rules: everything but publishing to `$SYS`, which is the broker's own, and
-/// below `$share`, where nobody could ever subscribe.
+/// below `$share`, where nobody could ever subscribe. A client that brings rules of its own has those.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Open;
 
 impl Authorize for Open {
-    fn decide(&self, _: &Principal, _: &str, action: Action, topic: &str) -> Decision {
-        let is_taken = topic == "$SYS" || topic.starts_with("$SYS/") || topic.starts_with("$share/");
-        match action {
-            Action::Publish { .. } if is_taken => Decision::Denied(RuleId::DEFAULT),
-            Action::Publish { .. } | Action::Subscribe { .. } | Action::Receive => Decision::Allowed,
+    fn decide(&self, principal: &Principal, client_id: &str, action: Action, topic: &str) -> Decision {
+        match principal.policy() {
+            Some(policy) => policy::decide([Some(policy), None], principal, client_id, action, topic),
+            None if policy::is_closed(action, topic) => Decision::Denied(RuleId::DEFAULT),
+            None => Decision::Allowed,
         }
+    }
+
+    fn limits_receiving(&self, principal: &Principal, client_id: &str) -> bool {
+        principal.policy().is_some_and(|policy| policy.may_deny_receiving(principal, client_id))
+    }
+
+    fn describe(&self, rule: RuleId) -> String {
+        policy::describe_foreign(rule)
     }
 }

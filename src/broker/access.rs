@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::{
-    acl::{Action, Decision, Principal, RuleId},
+    acl::{Action, Authorize, Decision, Principal, RuleId},
     session::{LinkId, Told},
     time::Timestamp,
     topic::TopicFilter,
@@ -128,7 +128,7 @@ impl Shard {
     pub(super) fn review_subscriptions(&mut self, now: Timestamp, id: LinkId, slot: u32, out: &mut Outputs) {
         let session = &self.sessions[slot as usize];
         let principal = &self.links[id.slot as usize].settings.principal;
-        let (denied, lowered) = reviewed(self, principal, session.client_id(), slot);
+        let (denied, lowered) = reviewed(self, &*self.shared.authorize, principal, session.client_id(), slot);
         let mut gate = None;
         for (filter, subscription) in lowered {
             self.lower_subscription(id, slot, &filter, subscription);
@@ -138,6 +138,18 @@ impl Shard {
             self.unsubscribe(now, id, slot, filter, &mut gate, out);
         }
         self.hold(id, gate);
+    }
+
+    /// Subscriptions of connected clients that other rules would not allow: client identifier and filter.
+    pub fn unallowed(&self, rules: &dyn Authorize) -> Vec<(String, String)> {
+        let links = self.links.iter().filter_map(|(_, link)| Some((link, link.session?)));
+        let mut found = Vec::new();
+        for (link, slot) in links {
+            let client_id = self.sessions[slot as usize].client_id();
+            let (denied, _) = reviewed(self, rules, &link.settings.principal, client_id, slot);
+            found.extend(denied.into_iter().map(|(filter, ..)| (client_id.to_string(), filter.to_string())));
+        }
+        found
     }
 
     /// Ends the connection of a client, if it has one.
@@ -170,11 +182,17 @@ type Denied = Vec<(TopicFilter, Action, RuleId)>;
 type Lowered = Vec<(TopicFilter, crate::session::Subscription)>;
 
 /// The subscriptions of a session that are not allowed, and those that are with a lower QoS.
-fn reviewed(shard: &Shard, principal: &Principal, client_id: &str, slot: u32) -> (Denied, Lowered) {
+fn reviewed(
+    shard: &Shard,
+    rules: &dyn Authorize,
+    principal: &Principal,
+    client_id: &str,
+    slot: u32,
+) -> (Denied, Lowered) {
     let (mut denied, mut lowered) = (Vec::new(), Vec::new());
     for (filter, subscription) in &shard.sessions[slot as usize].subscriptions {
         let action = Action::Subscribe { qos: subscription.options.qos };
-        match shard.shared.authorize.decide(principal, client_id, action, filter.pattern()) {
+        match rules.decide(principal, client_id, action, filter.pattern()) {
             Decision::Allowed => {}
             Decision::AllowedUpTo(qos) if qos >= subscription.options.qos => {}
             Decision::AllowedUpTo(qos) => {

@@ -3,6 +3,7 @@
 //! Exit codes of all commands: 0 success, 1 failure while running, 2 wrong usage or configuration. Results go
 //! to standard output, everything else to standard error.
 
+mod acl;
 mod backup;
 mod ban;
 mod bench;
@@ -66,6 +67,8 @@ Examples:
   dunlin sub -t 'sensors/#' -v                 Print messages with their topics
   dunlin pub -t sensors/1 -m 21.5 -q 1         Publish a message
   dunlin bench latency --rate 10000            Measure latency under load
+  dunlin acl explain --acl acl.toml --user ann --publish sensors/1
+                                               Say which access rule decides
   dunlin backup /backup/dunlin.redb            Copy what is stored, while the broker runs
 
 Configuration: flags over DUNLIN__SECTION__KEY variables over the file over defaults.
@@ -95,6 +98,8 @@ enum Command {
     Restore(backup::RestoreArguments),
     /// Check, describe or compact the store on disk
     Store(store::Arguments),
+    /// Try, test and check access rules
+    Acl(acl::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -109,6 +114,9 @@ struct Settings {
     /// Keep durable data in this directory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Decide what clients may do by the rules in this file
+    #[arg(long, value_name = "FILE")]
+    acl_file: Option<PathBuf>,
     /// Let clients connect without authentication, on all listeners
     #[arg(long)]
     allow_anonymous: bool,
@@ -134,6 +142,7 @@ impl Settings {
         let overrides = Overrides {
             listen: self.listen,
             data_dir: self.data_dir,
+            acl_file: self.acl_file,
             allow_anonymous: self.allow_anonymous,
             log_filter: self.log,
             log_format: self.log_format,
@@ -168,6 +177,7 @@ pub fn main() -> ExitCode {
         Command::Backup(arguments) => backup::main(arguments),
         Command::Restore(arguments) => backup::restore_main(arguments),
         Command::Store(arguments) => store::main(arguments),
+        Command::Acl(arguments) => acl::main(arguments),
         Command::Completions(arguments) => completions::main(&arguments),
     }
 }

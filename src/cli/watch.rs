@@ -28,6 +28,7 @@ impl Watch {
     pub(super) fn of(file: Option<&Path>, config: &Config) -> Watch {
         let mut files: Vec<PathBuf> = file.into_iter().map(Path::to_path_buf).collect();
         files.push(config.bans_file.clone());
+        files.extend(config.acl.iter().map(|acl| acl.file.clone()));
         Watch(files.into_iter().map(|file| (file.clone(), signature(&file))).collect())
     }
 

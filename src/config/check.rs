@@ -81,6 +81,7 @@ impl Checker<'_> {
             ),
             sys_interval: self.seconds("sys.interval_secs", raw.sys.interval_secs, 0..=86_400),
             check_payload_format: raw.publish.check_payload_format,
+            acl: self.acl(raw.acl),
             stop_timeout: self.seconds("stop.timeout_secs", raw.stop.timeout_secs, 0..=3600),
             log: self.log(raw.log),
         }

@@ -18,7 +18,8 @@ use super::{
 
 /// Keys whose values are paths. A path is relative to the file that it is written in, or else to the working
 /// directory, and is made absolute before layers are merged and that is forgotten.
-const PATHS: [&str; 7] = [
+const PATHS: [&str; 8] = [
+    "acl.file",
     "data_dir",
     "guard.bans_file",
     "audit.file",

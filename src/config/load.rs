@@ -50,6 +50,8 @@ pub struct Overrides {
     pub listen: Vec<String>,
     /// `data_dir`.
     pub data_dir: Option<PathBuf>,
+    /// `acl.file`.
+    pub acl_file: Option<PathBuf>,
     /// Writes `allow_anonymous = true` for all listeners.
     pub allow_anonymous: bool,
     /// `log.filter`.
@@ -251,6 +253,9 @@ impl<'a> Stack<'a> {
         }
         if let Some(path) = &overrides.data_dir {
             self.flag("--data-dir", "data_dir", &path.to_string_lossy(), directory);
+        }
+        if let Some(path) = &overrides.acl_file {
+            self.flag("--acl-file", "acl.file", &path.to_string_lossy(), directory);
         }
         if let Some(filter) = &overrides.log_filter {
             self.flag(&format!("--log {filter}"), "log.filter", filter, directory);

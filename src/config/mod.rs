@@ -5,6 +5,7 @@
 //! layers), [`Config::from_toml`] (one text) or [`Config::default`], and [`Config::to_toml`] writes it back so
 //! that reading it gives an equal value.
 
+mod acl;
 mod change;
 mod check;
 mod error;
@@ -19,6 +20,7 @@ mod unit;
 const BANS_FILE: &str = "bans.toml";
 
 pub use crate::limits::{Durability, Limits, Overflow};
+pub use acl::Acl;
 pub use change::{Change, Effect, changes};
 pub use error::{ConfigErrors, Problem};
 pub use load::{DEFAULT_FILE, Loaded, Overrides, Sources, Surroundings};
@@ -61,6 +63,8 @@ pub struct Config {
     pub sys_interval: Duration,
     /// Whether PUBLISH marked as UTF-8 text is checked to be such.
     pub check_payload_format: bool,
+    /// Where the access rules are; without any, clients may do everything.
+    pub acl: Option<Acl>,
     /// How long a stop may take to drain connections.
     pub stop_timeout: Duration,
     /// Log output.
@@ -226,6 +230,7 @@ impl Default for Config {
             durability: Durability::default(),
             sys_interval: Duration::from_secs(10),
             check_payload_format: true,
+            acl: None,
             stop_timeout: Duration::from_secs(10),
             log: Log::default(),
         }

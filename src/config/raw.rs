@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Address, Config, Durability, Limits, Log, LogFormat, Overflow, Persistence, Transport,
+    acl::RawAcl,
     guard::{RawAudit, RawGuard},
     unit::{Integer, Size},
 };
@@ -23,6 +24,7 @@ pub(super) struct RawConfig {
     pub(super) store: RawStore,
     pub(super) sys: RawSys,
     pub(super) publish: RawPublish,
+    pub(super) acl: RawAcl,
     pub(super) stop: RawStop,
     pub(super) log: RawLog,
     pub(super) limits: RawLimits,
@@ -221,6 +223,7 @@ impl Default for RawConfig {
             store: RawStore::default(),
             sys: RawSys::default(),
             publish: RawPublish::default(),
+            acl: RawAcl::default(),
             stop: RawStop::default(),
             log: RawLog::default(),
             limits: RawLimits::default(),
@@ -338,6 +341,7 @@ impl From<&Config> for RawConfig {
             shards: integer(config.shards),
             sys: RawSys { interval_secs: integer(config.sys_interval.as_secs()) },
             publish: RawPublish { check_payload_format: config.check_payload_format },
+            acl: RawAcl::from(config.acl.as_ref()),
             stop: RawStop { timeout_secs: integer(config.stop_timeout.as_secs()) },
             log: RawLog::from(&config.log),
             limits: RawLimits::from(&config.limits),

@@ -40,11 +40,11 @@ use tracing::{info, warn};
 pub use client::{Client, ClientError, Delivered, Publication};
 
 use crate::{
-    acl::Authorize,
+    acl::{Authorize, PolicyErrors, Rules},
     audit::Audit,
     auth::{Authenticate, Authenticator, ByListener},
     broker::{Shard, Shared, sys},
-    config::{Address, Config, Listener, Persistence, Transport},
+    config::{Acl, Address, Config, Listener, Persistence, Transport},
     guard::{BanFileError, Bans, Guard},
     limits::{Durability, Limits},
     net::{
@@ -131,6 +131,8 @@ impl Common {
 pub struct Broker {
     common: Arc<Common>,
     addresses: Vec<(String, LocalAddress)>,
+    /// Those of the configuration.
+    rules: Option<Arc<Rules>>,
     threads: Vec<ShardThread>,
     /// Set when the store fails.
     failure: Arc<Failure>,
@@ -166,6 +168,8 @@ pub enum StartError {
     },
     /// The file of bans cannot be used.
     Bans(BanFileError),
+    /// The file of access rules cannot be used.
+    Acl(PolicyErrors),
     /// The store cannot be opened.
     Store(StoreError),
     /// The system gives no thread, no runtime or no random numbers.
@@ -178,6 +182,7 @@ impl fmt::Display for StartError {
             StartError::Bind(error) => error.fmt(f),
             StartError::Tls { listener, error } => write!(f, "listener '{listener}': {error}"),
             StartError::Bans(error) => error.fmt(f),
+            StartError::Acl(errors) => errors.fmt(f),
             StartError::Store(error) => error.fmt(f),
             StartError::System(error) => write!(f, "the system refuses what the broker needs: {error}"),
         }
@@ -241,7 +246,8 @@ impl Builder {
         self
     }
 
-    /// Decides what clients may do. By default all but publishing to `$SYS`.
+    /// Decides what clients may do, whatever the configuration says. By default the rules of `acl.file` decide;
+    /// where there are none, clients may do all but publish to `$SYS`.
     #[must_use]
     pub fn authorizer(mut self, authorizer: impl Authorize + 'static) -> Builder {
         self.authorize = Some(Arc::new(authorizer));
@@ -262,6 +268,10 @@ impl Builder {
     pub async fn start(self) -> Result<Broker, StartError> {
         let Builder { config, authenticator, authorize, reloading } = self;
         let doors = open_doors(&config)?;
+        let policy = config.acl.as_ref().map(Acl::load).transpose().map_err(StartError::Acl)?;
+        // A program's own rules are not those of the configuration.
+        let rules = authorize.is_none().then(|| Arc::new(Rules::new(policy.map(Arc::new))));
+        let authorize = authorize.or_else(|| rules.clone().map(|rules| rules as Arc<dyn Authorize>));
         let clock = Clock::start();
         let storage = Storage::open(&config, clock.now()).await.map_err(StartError::Store)?;
         let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
@@ -286,7 +296,7 @@ impl Builder {
             limits: ArcSwap::from_pointee(shared.limits.clone()),
             guard,
             audit,
-            running: Running::new(config.clone(), reloading),
+            running: Running::new(config.clone(), reloading, rules.clone()),
             commits: Arc::new(Observer::new(mailboxes.clone(), shared.clone(), failure.clone())),
             shared,
             clock,
@@ -304,6 +314,7 @@ impl Builder {
         let mut broker = Broker {
             common,
             addresses,
+            rules,
             threads: Vec::new(),
             failure,
             doors: Arc::new(doors),
@@ -345,6 +356,12 @@ impl Broker {
     #[must_use]
     pub fn addresses(&self) -> &[(String, LocalAddress)] {
         &self.addresses
+    }
+
+    /// The access rules, unless the program has its own: [`Rules::replace`] changes them while clients are connected.
+    #[must_use]
+    pub fn rules(&self) -> Option<&Arc<Rules>> {
+        self.rules.as_ref()
     }
 
     /// Connects a client in this process, without a socket. To the broker it is a client like any other: it

@@ -2,7 +2,7 @@
 //! that has a fault changes nothing.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::{
+    acl::{Policy, Rules},
     audit::Record,
     broker::{Outputs, Shard},
     config::{Change, Config, Effect, changes},
@@ -33,6 +34,26 @@ pub(super) struct Running {
     /// Its live keys are those of now, the others those of the start.
     config: Mutex<Config>,
     reloading: Option<Reloading>,
+    /// The access rules, if they come from the configuration.
+    rules: Option<Arc<Rules>>,
+}
+
+/// All that a configuration names, read and found right.
+struct Prepared {
+    bans: Arc<Bans>,
+    policy: Option<Arc<Policy>>,
+    /// What it is to replace, unless the program has rules of its own.
+    rules: Option<Arc<Rules>>,
+}
+
+impl Prepared {
+    /// Subscriptions of the clients of a shard that would not be allowed.
+    fn unallowed(&self, shard: &Shard) -> Named {
+        if self.rules.is_none() {
+            return Named::new();
+        }
+        shard.unallowed(&Rules::new(self.policy.clone()))
+    }
 }
 
 /// What a reload changes, or would change.
@@ -48,12 +69,27 @@ pub struct Plan {
     pub unsubscribed: Vec<(String, String)>,
 }
 
+/// Clients, with what is said of each.
+type Named = Vec<(String, String)>;
+
 /// How long a shard may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Running {
-    pub(super) fn new(config: Config, reloading: Option<Reloading>) -> Running {
-        Running { config: Mutex::new(config), reloading }
+    pub(super) fn new(config: Config, reloading: Option<Reloading>, rules: Option<Arc<Rules>>) -> Running {
+        Running { config: Mutex::new(config), reloading, rules }
+    }
+
+    fn config(&self) -> MutexGuard<'_, Config> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads all that a configuration names.
+    fn prepare(&self, config: &Config) -> Result<Prepared, String> {
+        let bans = Bans::read(&config.bans_file).map_err(|error| error.to_string())?;
+        let policy = config.acl.as_ref().map(|acl| acl.load().map(Arc::new)).transpose();
+        let policy = policy.map_err(|errors| errors.to_string())?;
+        Ok(Prepared { bans: Arc::new(Bans::of(bans)), policy, rules: self.rules.clone() })
     }
 }
 
@@ -85,13 +121,11 @@ impl Common {
     /// # Errors
     /// What is wrong with what it names.
     pub(super) fn plan(&self, config: &Config) -> Result<Plan, String> {
-        let bans = read_bans(config)?;
-        let running = self.running.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut plan = Plan::of(&changes(&running, config));
-        let banned = self.ask(move |shard, now, _| banned(shard, now, &bans));
-        plan.cut.extend(banned.into_iter().flatten());
-        plan.cut.sort();
-        Ok(plan)
+        let prepared = self.running.prepare(config)?;
+        let plan = Plan::of(&changes(&self.running.config(), config));
+        let answers =
+            self.ask(move |shard, now, _| (banned(shard, now, &prepared.bans), prepared.unallowed(shard)));
+        Ok(plan.with(answers))
     }
 
     /// Reads the configuration again and takes over what can change.
@@ -126,34 +160,36 @@ impl Common {
 
     fn take_over(&self, config: &Config) -> Result<Plan, String> {
         // All that can fail comes first.
-        let bans = read_bans(config)?;
-        let mut running = self.running.config.lock().unwrap_or_else(PoisonError::into_inner);
-        let changes = changes(&running, config);
-        let mut plan = Plan::of(&changes);
+        let prepared = self.running.prepare(config)?;
+        let mut running = self.running.config();
+        let plan = Plan::of(&changes(&running, config));
         let limits = Arc::new(live_limits(&running.limits, &config.limits));
         self.limits.store(limits.clone());
         self.guard.set_limits(config.guard.clone());
-        self.guard.set_bans(Bans::clone(&bans));
+        self.guard.set_bans(Bans::clone(&prepared.bans));
         if let Some(reloading) = self.running.reloading.as_ref().filter(|_| running.log != config.log) {
             (reloading.set_log_filter)(&config.log.filter);
         }
+        if let Some(rules) = &self.running.rules {
+            rules.replace(prepared.policy.clone());
+        }
+        running.acl.clone_from(&config.acl);
         running.limits = Limits::clone(&limits);
         running.guard = config.guard.clone();
         running.bans_file.clone_from(&config.bans_file);
         running.log.filter.clone_from(&config.log.filter);
         drop(running);
-        let cut = self.ask(move |shard, now, out| {
+        let answers = self.ask(move |shard, now, out| {
             shard.set_limits(limits.clone());
-            let cut = banned(shard, now, &bans);
+            let (cut, lost) = (banned(shard, now, &prepared.bans), prepared.unallowed(shard));
             for (client_id, why) in &cut {
                 let why = why.as_str().into();
                 shard.kick(now, client_id, crate::broker::Cause::Kicked { why }, out);
             }
-            cut
+            shard.rules_changed(now, out);
+            (cut, lost)
         });
-        plan.cut.extend(cut.into_iter().flatten());
-        plan.cut.sort();
-        Ok(plan)
+        Ok(plan.with(answers))
     }
 }
 
@@ -164,6 +200,17 @@ impl Plan {
         };
         Plan { live: told(Effect::Live), restart: told(Effect::Restart), ..Plan::default() }
     }
+
+    /// With what the shards say: who is cut off, and who loses a subscription.
+    fn with(mut self, answers: Vec<(Named, Named)>) -> Plan {
+        for (cut, lost) in answers {
+            self.cut.extend(cut);
+            self.unsubscribed.extend(lost);
+        }
+        self.cut.sort();
+        self.unsubscribed.sort();
+        self
+    }
 }
 
 /// The limits of a new configuration, but for those that are of the start.
@@ -171,13 +218,8 @@ fn live_limits(running: &Limits, new: &Limits) -> Limits {
     Limits { handshakes_max: running.handshakes_max, ..new.clone() }
 }
 
-fn read_bans(config: &Config) -> Result<Arc<Bans>, String> {
-    let bans = Bans::read(&config.bans_file).map_err(|error| error.to_string())?;
-    Ok(Arc::new(Bans::of(bans)))
-}
-
 /// Connected clients that are banned.
-fn banned(shard: &Shard, now: Timestamp, bans: &Bans) -> Vec<(String, String)> {
+fn banned(shard: &Shard, now: Timestamp, bans: &Bans) -> Named {
     let mut found = Vec::new();
     shard.clients(|client_id, principal, peer| {
         let address = peer.parse::<std::net::SocketAddr>().ok().map(|peer| peer.ip());

@@ -7,8 +7,9 @@ use crate::vectors;
 /// Inputs of a target by name.
 type Named = Vec<(String, Vec<u8>)>;
 
-pub(crate) fn all() -> [(&'static str, Named); 6] {
+pub(crate) fn all() -> [(&'static str, Named); 7] {
     [
+        ("acl", numbered(rules())),
         ("decode", packets()),
         ("round_trip", packets()),
         ("topics", numbered(topics())),
@@ -38,6 +39,25 @@ fn packets() -> Named {
         }
     }
     inputs
+}
+
+/// Rules in each format.
+fn rules() -> Vec<Vec<u8>> {
+    let toml = [
+        "[[rules]]\ndeny = [\"publish\"]\nretain = true\ntopics = [\"a/%c/#\"]\n[[rules]]\nallow = \"all\"\nusers = \"a\"\ntopics = [\"a/+\", \"#\"]\n",
+        "groups.a = [\"b\"]\nroles.r = { groups = \"a\", clients = \"dev-*\", rules = [{ allow = \"publish\", topics = \"%u/%{x}\", qos_max = 1 }] }\n",
+        "rules = [{ deny = \"subscribe\", anonymous = true, topics = [\"a/+/b\", \"%c\"] }, { allow = [\"subscribe\", \"receive\"], topics = [\"a/#\", \"$SYS/#\"] }]\n",
+        "rules = [{ deny = [\"receive\"], topics = \"dev-%c/+\" }, { allow = \"all\", topics = \"+/#\" }]\n",
+    ];
+    let mosquitto = [
+        "# rules\ntopic read a/#\ntopic deny a/b\n\nuser a\ntopic write a/+\ntopic b\npattern readwrite %c/%u/#\npattern deny a/%c\n",
+        "pattern read %c/#\nuser b\ntopic readwrite #\n",
+    ];
+    let claims = [
+        r##"[{"deny": "all", "topics": ["a/%c"]}, {"allow": ["publish", "receive"], "topics": ["a/#"], "qos_max": 1}]"##,
+    ];
+    let with = |first: u8| move |text: &&str| [&[first], text.as_bytes()].concat();
+    toml.iter().map(with(0)).chain(mosquitto.iter().map(with(1))).chain(claims.iter().map(with(2))).collect()
 }
 
 /// Filters and names, put in, looked up and taken out.
