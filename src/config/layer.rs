@@ -18,12 +18,15 @@ use super::{
 
 /// Keys whose values are paths. A path is relative to the file that it is written in, or else to the working
 /// directory, and is made absolute before layers are merged and that is forgotten.
-const PATHS: [&str; 5] = [
+const PATHS: [&str; 8] = [
     "data_dir",
     "listeners.path",
     "listeners.tls.certificate",
     "listeners.tls.key",
+    "listeners.tls.certificates.certificate",
+    "listeners.tls.certificates.key",
     "listeners.tls.client_ca",
+    "listeners.tls.client_crl",
 ];
 
 /// Values by the path of their key, as `config` merges them.

@@ -6,12 +6,14 @@
 
 mod alarm;
 mod cell;
+mod certificates;
 mod client;
 mod connection;
 mod handshake;
 mod listen;
 mod log;
 mod mailbox;
+mod pace;
 mod reauthentication;
 mod storage;
 
@@ -41,10 +43,10 @@ use crate::{
     acl::Authorize,
     auth::{Authenticate, Authenticator, ByListener},
     broker::{Shard, Shared, sys},
-    config::{Address, Config, Listener, Persistence, Transport},
+    config::{Address, ClientIdentity, Config, Listener, Persistence, Proxies, Transport},
     limits::Durability,
     net::{
-        BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
+        BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError, Validity,
     },
     store::{Committed, LocalStore, Store},
 };
@@ -197,6 +199,8 @@ impl Builder {
             address: Address::Tcp(address),
             transport: Transport::Plain,
             allow_anonymous: true,
+            client_identity: ClientIdentity::None,
+            proxies: Proxies::default(),
             durability: self.config.durability,
             connections_max: self.config.limits.connections_max,
         });
@@ -316,6 +320,22 @@ impl Broker {
         &self.addresses
     }
 
+    /// Reads the certificates, keys, authorities and revocation lists of all listeners again, for connections from
+    /// now on. They are looked at every few seconds anyway; this is for who does not want to wait. A listener whose
+    /// files cannot be used keeps what it has, and is in what is returned, with the reason.
+    pub fn reload_certificates(&self) -> Vec<(String, TlsError)> {
+        let refused = |door: &Arc<Door>| Some((door.name.clone(), certificates::reload(door).err()?));
+        self.doors.iter().filter_map(|(door, _)| refused(door)).collect()
+    }
+
+    /// Until when the certificates and revocation lists of the listeners are good, each with its listener's name.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<(String, Validity)> {
+        let of = |door: &Arc<Door>| door.transport.tls().map(|tls| tls.validities()).unwrap_or_default();
+        let named = |door: &Arc<Door>| of(door).into_iter().map(|validity| (door.name.clone(), validity)).collect::<Vec<_>>();
+        self.doors.iter().flat_map(|(door, _)| named(door)).collect()
+    }
+
     /// Connects a client in this process, without a socket. To the broker it is a client like any other: it
     /// is counted among the connections, the authenticator is asked about it (its peer is
     /// [`Peer::Memory`](crate::net::Peer::Memory)), and it takes over from another client with its
@@ -400,6 +420,7 @@ impl Door {
         Door {
             name: listener.name.clone(),
             allow_anonymous: listener.allow_anonymous,
+            client_identity: listener.client_identity,
             transport,
             durability: listener.durability,
             connections_max: listener.connections_max,
@@ -412,6 +433,7 @@ impl Door {
         Door {
             name: "in-process".into(),
             allow_anonymous: true,
+            client_identity: ClientIdentity::None,
             transport: PreparedTransport::plain(),
             durability: config.durability,
             connections_max: config.limits.connections_max,
@@ -424,7 +446,7 @@ impl Door {
 /// IPv6, is left out with a warning if another is open.
 fn open_doors(config: &Config) -> Result<Vec<(Arc<Door>, BoundListener)>, StartError> {
     let prepare = |listener: &Listener| {
-        PreparedTransport::prepare(&listener.transport)
+        PreparedTransport::of(listener)
             .map_err(|error| StartError::Tls { listener: listener.name.clone(), error })
     };
     // All certificates before any address: what is wrong with a file is told also while another broker runs.
@@ -514,6 +536,14 @@ async fn run_shard(
             storage::serve_control(store);
         }
         tokio::task::spawn_local(storage::keep_alive(cell.clone()));
+    }
+    tokio::task::spawn_local({
+        let pace = cell.pace.clone();
+        async move { pace.run().await }
+    });
+    if index == 0 {
+        let doors = doors.iter().map(|(door, _)| door.clone()).collect();
+        tokio::task::spawn_local(certificates::watch(cell.clone(), doors));
     }
     if index == 0 && !cell.common.sys_interval.is_zero() {
         tokio::task::spawn_local(publish_sys(cell.clone()));
