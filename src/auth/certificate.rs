@@ -79,7 +79,10 @@ impl Certificate {
     #[must_use]
     pub fn of_proxy(tls: &ProxyTls) -> Option<Self> {
         tls.is_verified.then(|| Self {
-            subject: tls.common_name.as_ref().map_or_else(String::new, |name| format!("CN={}", escaped(name))),
+            subject: tls
+                .common_name
+                .as_ref()
+                .map_or_else(String::new, |name| format!("CN={}", escaped(name))),
             common_names: tls.common_name.iter().cloned().collect(),
             alternative_names: Vec::new(),
             serial: String::new(),
@@ -123,7 +126,8 @@ impl Certificate {
     /// The user that it names by `identity`; `None` if that names none. The error says why it names nobody, or more
     /// than one.
     fn name(&self, identity: ClientIdentity) -> Result<Option<&str>, String> {
-        let names = |of: fn(&AlternativeName) -> Option<&str>| self.alternative_names.iter().filter_map(of).collect();
+        let names =
+            |of: fn(&AlternativeName) -> Option<&str>| self.alternative_names.iter().filter_map(of).collect();
         let found: Vec<&str> = match identity {
             ClientIdentity::None => return Ok(None),
             ClientIdentity::CommonName => self.common_names.iter().map(String::as_str).collect(),
@@ -177,7 +181,10 @@ pub fn principal(
     let denial = |why| Denial { code: ReasonCode::NotAuthorized, why };
     let subject = printable(&certificate.subject);
     let name = certificate.name(identity).map_err(|why| {
-        denial(format!("the certificate of '{subject}' names no user by client_identity = \"{}\": {why}", identity.name()))
+        denial(format!(
+            "the certificate of '{subject}' names no user by client_identity = \"{}\": {why}",
+            identity.name()
+        ))
     })?;
     let Some(name) = name else { return Ok(None) };
     match user_name.filter(|user_name| *user_name != name) {
@@ -245,10 +252,8 @@ fn text(value: &Any<'_>) -> String {
 
 /// A distinguished name as text that reads back as the same name only: a value cannot pose as an attribute.
 fn rfc4514(name: &X509Name<'_>) -> String {
-    let mut parts: Vec<String> = name
-        .iter_rdn()
-        .map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+"))
-        .collect();
+    let mut parts: Vec<String> =
+        name.iter_rdn().map(|part| part.iter().map(attribute).collect::<Vec<_>>().join("+")).collect();
     parts.reverse();
     parts.join(",")
 }

@@ -116,7 +116,9 @@ impl FromStr for Network {
             IpAddr::V6(first) => Self::V6 { first, prefix_bits },
         };
         if !network.contains(ip) {
-            return Err(NetworkError("has bits set behind its prefix: write the first address of the network"));
+            return Err(NetworkError(
+                "has bits set behind its prefix: write the first address of the network",
+            ));
         }
         Ok(network)
     }
@@ -146,7 +148,8 @@ impl Checker<'_> {
             match text.parse::<Network>() {
                 Ok(network) => trusted.push(network),
                 Err(error) => {
-                    let message = format!("\"{text}\" {error}; write \"10.0.0.0/8\", \"192.0.2.7\" or \"::1\"");
+                    let message =
+                        format!("\"{text}\" {error}; write \"10.0.0.0/8\", \"192.0.2.7\" or \"::1\"");
                     self.refuse(&format!("{key}.trusted_proxies[{index}]"), message);
                 }
             }
@@ -199,8 +202,19 @@ mod tests {
     #[test]
     fn what_is_no_network_is_refused() {
         for text in [
-            "", "10", "10.0.0.0/", "10.0.0.0/33", "10.0.0.0/+8", "10.0.0.0/8/8", "10.0.0.1/8", "::1/129", "::1/64",
-            "::ffff:10.0.0.0/104", "a.example", "10.0.0.0 /8", "10.0.0.0/ 8",
+            "",
+            "10",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "10.0.0.1/8",
+            "::1/129",
+            "::1/64",
+            "::ffff:10.0.0.0/104",
+            "a.example",
+            "10.0.0.0 /8",
+            "10.0.0.0/ 8",
         ] {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, ClientIdentity, Config, Durability, Limits, Log, LogFormat, Overflow, Persistence, ProxyProtocol,
-    Transport,
+    Address, ClientIdentity, Config, Durability, Limits, Log, LogFormat, Overflow, Persistence,
+    ProxyProtocol, Transport,
     tls::RawTls,
     unit::{Integer, Size},
 };

@@ -20,6 +20,7 @@ pub use proxy::{Introduction, ProxyError, ProxyTls, parse as parse_proxy_header}
 pub use socket::{Opening, Peer, Socket};
 pub use stream::{PreparedTransport, Stream, TransportKind, UpgradeError, introduce, upgrade};
 pub use tls::{
-    ApplicationProtocol, LiveTls, PemFound, PemWanted, Reload, TlsError, Validity, ValidityKind, server_config,
+    ApplicationProtocol, LiveTls, PemFound, PemWanted, Reload, TlsError, Validity, ValidityKind,
+    server_config,
 };
 pub use websocket::HandshakeRefusal;

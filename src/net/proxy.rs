@@ -136,9 +136,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Introduction, usize)>, ProxyError> 
     let Some(header) = header(bytes)? else { return Ok(None) };
     let config = ParseConfig { include_tlvs: true, allow_v1: true, allow_v2: true };
     match ProxyHeader::parse(header, config) {
-        Ok((parsed, length)) if length == header.len() => {
-            Ok(Some((introduction(header, &parsed)?, length)))
-        }
+        Ok((parsed, length)) if length == header.len() => Ok(Some((introduction(header, &parsed)?, length))),
         // The header is whole, so that one which needs more contradicts itself.
         Ok(_) | Err(_) => Err(ProxyError::Malformed("its fields are not as its first bytes say")),
     }
@@ -191,7 +189,8 @@ fn introduction(header: &[u8], parsed: &ProxyHeader<'_>) -> Result<Introduction,
         }
     }
     // The socket of a connection that is the proxy's own is the proxy's.
-    let source = address.map(|address| SocketAddr::new(address.source.ip().to_canonical(), address.source.port()));
+    let source =
+        address.map(|address| SocketAddr::new(address.source.ip().to_canonical(), address.source.port()));
     Ok(Introduction { source, tls })
 }
 

@@ -121,7 +121,8 @@ fn greet(
         let peer = Cell::new(*socket.peer());
         let name = door.name.clone();
         let limit = cell.common.shared.limits.connect_timeout;
-        let greeted = timeout(limit, cell.pace.paced(handshake::greet(&cell.common, socket, door, entry, &peer))).await;
+        let greeted =
+            timeout(limit, cell.pace.paced(handshake::greet(&cell.common, socket, door, entry, &peer))).await;
         let peer = peer.get();
         match greeted {
             Ok(Ok(arrival)) => send_home(&cell, arrival),

@@ -46,7 +46,8 @@ use crate::{
     config::{Address, ClientIdentity, Config, Listener, Persistence, Proxies, Transport},
     limits::Durability,
     net::{
-        BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError, Validity,
+        BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
+        Validity,
     },
     store::{Committed, LocalStore, Store},
 };
@@ -332,7 +333,9 @@ impl Broker {
     #[must_use]
     pub fn certificates(&self) -> Vec<(String, Validity)> {
         let of = |door: &Arc<Door>| door.transport.tls().map(|tls| tls.validities()).unwrap_or_default();
-        let named = |door: &Arc<Door>| of(door).into_iter().map(|validity| (door.name.clone(), validity)).collect::<Vec<_>>();
+        let named = |door: &Arc<Door>| {
+            of(door).into_iter().map(|validity| (door.name.clone(), validity)).collect::<Vec<_>>()
+        };
         self.doors.iter().flat_map(|(door, _)| named(door)).collect()
     }
 

@@ -26,8 +26,7 @@ pub(super) struct NoName;
 impl ByServerName {
     pub(super) fn new(main: CertifiedKey) -> Self {
         let main = Arc::new(main);
-        let mut names =
-            Self { main: Arc::clone(&main), exact: BTreeMap::new(), wildcard: BTreeMap::new() };
+        let mut names = Self { main: Arc::clone(&main), exact: BTreeMap::new(), wildcard: BTreeMap::new() };
         // Without names of its own it serves all the same.
         let _ = names.insert(&main);
         names

@@ -75,5 +75,12 @@ impl Validity {
 
 /// A name for people. It may hold anything that its issuer has put there, so that line ends are escaped.
 fn name(name: &X509Name<'_>) -> String {
-    name.to_string().chars().flat_map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }.chars().collect::<Vec<_>>()).collect()
+    name.to_string()
+        .chars()
+        .flat_map(|c| {
+            if c.is_control() { c.escape_default().to_string() } else { c.to_string() }
+                .chars()
+                .collect::<Vec<_>>()
+        })
+        .collect()
 }

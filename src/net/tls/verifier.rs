@@ -63,9 +63,7 @@ fn authorities(tls: &Tls, validities: &mut Vec<Validity>) -> Result<RootCertStor
     for file in &tls.client_ca {
         for certificate in Pem::read(file)?.certificates()? {
             validities.extend(Validity::of_authority(file, &certificate));
-            roots
-                .add(certificate)
-                .map_err(|cause| TlsError::BadCertificate { file: file.clone(), cause })?;
+            roots.add(certificate).map_err(|cause| TlsError::BadCertificate { file: file.clone(), cause })?;
         }
     }
     Ok(roots)
