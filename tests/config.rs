@@ -11,9 +11,9 @@ use std::{
 
 use dunlin::acl::Format;
 use dunlin::config::{
-    Acl, Address, Audit, ClientCertificate, Config, ConfigErrors, Durability, Limits, Listener, Log,
-    LogFormat, Overflow, Overrides, Persistence, Sources, Surroundings, Tls, TlsVersion, Transport,
-    WebSocket,
+    Acl, Address, Audit, CertificateFiles, CipherSuite, ClientCertificate, ClientIdentity, Config,
+    ConfigErrors, Doubt, Durability, Limits, Listener, Log, LogFormat, Overflow, Overrides, Persistence,
+    Proxies, ProxyProtocol, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
 };
 use proptest::prelude::*;
 
@@ -81,22 +81,25 @@ fn the_reference_file_has_every_key() {
     keys("", &toml::Value::Table(written), &mut of_reference);
 
     let tls = Tls {
-        certificate: "/c".into(),
-        key: "/k".into(),
-        client_ca: Some("/ca".into()),
+        certificates: vec![CertificateFiles { certificate: "/c".into(), key: "/k".into() }],
+        client_ca: vec!["/ca".into()],
         client_certificate: ClientCertificate::Required,
-        version_min: TlsVersion::V12,
+        client_crl: vec!["/crl".into()],
+        cipher_suites: vec![CipherSuite::Aes128, CipherSuite::EcdsaAes128],
+        ..Tls::new("/c", "/k")
     };
     let listener = |name: &str, address, transport| Listener {
         name: name.into(),
         address,
         transport,
         allow_anonymous: true,
+        client_identity: ClientIdentity::CommonName,
+        proxies: Proxies { protocol: ProxyProtocol::Required, trusted: vec!["::1".parse().unwrap()] },
         durability: Durability::Interval(Duration::from_millis(7)),
         connections_max: 1,
     };
     let socket: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let web_socket = WebSocket { path: "/".into() };
+    let web_socket = WebSocket { path: "/".into(), allowed_origins: Some(vec!["https://a.example".into()]) };
     let full = Config {
         listeners: vec![
             listener("a", Address::Tcp(socket), Transport::SecureWebSocket(web_socket, tls)),
@@ -337,6 +340,56 @@ fn listeners_that_make_no_sense_are_refused() {
             address.to_owned() + "kind = \"ws\"\nwebsocket_path = \"mqtt\"\n",
             "websocket_path: \"mqtt\" is not",
         ),
+        (
+            address.to_owned() + "allow_anonymous = true\nproxy_protocol = \"required\"\n",
+            "listeners[0].trusted_proxies: is missing",
+        ),
+        (
+            address.to_owned() + "trusted_proxies = [\"10.0.0.0/8\"]\nallow_anonymous = true\n",
+            "has no effect",
+        ),
+        (
+            address.to_owned()
+                + "proxy_protocol = \"required\"\ntrusted_proxies = [\"10.0.0.1/8\"]\nallow_anonymous = true\n",
+            "listeners[0].trusted_proxies[0]: \"10.0.0.1/8\" has bits set behind its prefix",
+        ),
+        // A proxy on this machine has clients elsewhere.
+        (
+            address.to_owned() + "proxy_protocol = \"required\"\ntrusted_proxies = [\"127.0.0.1\"]\n",
+            "listeners[0].allow_anonymous: must be set",
+        ),
+        (address.to_owned() + "client_identity = \"cn\"\n", "listeners[0].client_identity: has no effect"),
+        (
+            address.to_owned()
+                + "proxy_protocol = \"required\"\ntrusted_proxies = [\"127.0.0.1\"]\nallow_anonymous = false\n\
+                   client_identity = \"subject\"\n",
+            "listeners[0].client_identity: of a certificate that the proxy has taken can only be",
+        ),
+        (address.to_owned() + "allowed_origins = [\"https://a\"]\n", "allowed_origins: does not belong"),
+        (
+            address.to_owned() + "kind = \"ws\"\nallowed_origins = [\"https://a/\"]\n",
+            "allowed_origins: \"https://a/\" is not allowed",
+        ),
+        (
+            address.to_owned() + "kind = \"tls\"\n" + tls + "client_crl = \"crl\"\n",
+            "tls.client_crl: has no effect",
+        ),
+        (
+            address.to_owned() + "kind = \"tls\"\n" + tls + "revocation_unknown = \"allow\"\n",
+            "tls.revocation_unknown: has no effect",
+        ),
+        (
+            address.to_owned() + "kind = \"tls\"\n" + tls + "version_min = \"1.3\"\nversion_max = \"1.2\"\n",
+            "tls.version_max: \"1.2\" is older",
+        ),
+        (
+            address.to_owned() + "kind = \"tls\"\n" + tls + "cipher_suites = [\"TLS_AES_128_GCM_SHA256\"]\n",
+            "tls.cipher_suites: has no suite of TLS 1.2",
+        ),
+        (
+            address.to_owned() + "kind = \"tls\"\n" + tls + "[[listeners.tls.certificates]]\nkey = \"k\"\n",
+            "tls.certificates[0].certificate: is missing",
+        ),
         (address.to_owned() + "connections_max = 0\n", "connections_max: 0 is out of range; allowed: 1 to"),
         (address.to_owned() + "name = \" \"\n", "listeners[0].name: is empty"),
         (format!("{address}[[listeners]]\n{address}"), "listeners[1].address: 127.0.0.1:1 is already taken"),
@@ -407,14 +460,23 @@ fn moving_a_default_listener_does_not_open_it() {
 }
 
 fn listeners() -> impl Strategy<Value = Vec<Listener>> {
-    let tls = ("[a-z]{1,5}", any::<bool>(), any::<bool>()).prop_map(|(file, required, new)| Tls {
-        certificate: format!("/{file}").into(),
-        key: "/key \" é".into(),
-        client_ca: required.then(|| "/ca".into()),
-        client_certificate: if required { ClientCertificate::Required } else { ClientCertificate::None },
-        version_min: if new { TlsVersion::V13 } else { TlsVersion::V12 },
+    let tls = ("[a-z]{1,5}", any::<bool>(), any::<bool>()).prop_map(|(file, required, new)| {
+        let pair = CertificateFiles { certificate: "/c".into(), key: format!("/{file}.key").into() };
+        Tls {
+            certificates: vec![pair; usize::from(new)],
+            client_ca: if required { vec!["/ca".into(), "/ca \" é".into()] } else { Vec::new() },
+            client_certificate: if required { ClientCertificate::Required } else { ClientCertificate::None },
+            client_crl: if required { vec!["/crl".into()] } else { Vec::new() },
+            revocation_unknown: if required && new { Doubt::Allow } else { Doubt::Deny },
+            version_min: if new { TlsVersion::V13 } else { TlsVersion::V12 },
+            cipher_suites: if new { vec![CipherSuite::ChaCha20] } else { Vec::new() },
+            ..Tls::new(format!("/{file}"), "/key \" é")
+        }
     });
-    let web_socket = "/[a-z]{0,5}".prop_map(|path| WebSocket { path });
+    let web_socket = ("/[a-z]{0,5}", any::<bool>()).prop_map(|(path, any)| WebSocket {
+        path,
+        allowed_origins: (!any).then(|| vec!["https://a.example:1".into(), "null-app://b".into()]),
+    });
     let transport = prop_oneof![
         Just(Transport::Plain),
         tls.clone().prop_map(Transport::Tls),
@@ -430,11 +492,23 @@ fn listeners() -> impl Strategy<Value = Vec<Listener>> {
                 Some(_) => (Address::Unix(format!("/{index}").into()), Transport::Plain),
                 None => (Address::Tcp((ip, port).into()), transport),
             };
+            let proxies = match unix {
+                Some(_) => Proxies::default(),
+                None => Proxies {
+                    protocol: ProxyProtocol::Required,
+                    trusted: vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()],
+                },
+            };
             Listener {
                 name: format!("{name}{index}"),
                 address,
                 transport,
                 allow_anonymous: true,
+                client_identity: match unix {
+                    Some(_) => ClientIdentity::None,
+                    None => ClientIdentity::CommonName,
+                },
+                proxies,
                 durability,
                 connections_max,
             }

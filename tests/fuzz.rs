@@ -13,6 +13,8 @@ mod world;
 mod acl;
 #[path = "../fuzz/bodies/decode.rs"]
 mod decode;
+#[path = "../fuzz/bodies/proxy.rs"]
+mod proxy;
 #[path = "../fuzz/bodies/records.rs"]
 mod records;
 #[path = "../fuzz/bodies/round_trip.rs"]
@@ -50,6 +52,7 @@ const ROUND_TRIP: Target = Target { name: "round_trip", run: round_trip::run, ro
 const TOPICS: Target = Target { name: "topics", run: topics::run, rounds: 4_000 };
 const SESSION: Target = Target { name: "session", run: session::run, rounds: 1_500 };
 const WEBSOCKET: Target = Target { name: "websocket", run: websocket::run, rounds: 4_000 };
+const PROXY: Target = Target { name: "proxy", run: proxy::run, rounds: 40_000 };
 const RECORDS: Target = Target { name: "records", run: records::run, rounds: 40_000 };
 
 #[test]
@@ -80,6 +83,11 @@ fn a_broker_keeps_its_rules_whatever_its_clients_do() {
 #[test]
 fn a_websocket_gives_back_what_was_sent_however_it_is_cut() {
     check(&WEBSOCKET);
+}
+
+#[test]
+fn a_proxy_header_says_the_same_however_it_is_cut() {
+    check(&PROXY);
 }
 
 #[test]

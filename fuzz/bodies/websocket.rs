@@ -78,7 +78,7 @@ impl Pair {
     fn new() -> Pair {
         let (ours, client) = duplex(PIPE_BYTES);
         let handshake = Box::pin(async move {
-            let transport = Transport::WebSocket(WebSocket { path: "/mqtt".to_owned() });
+            let transport = Transport::WebSocket(WebSocket::default());
             let prepared = PreparedTransport::prepare(&transport).expect("there are no files to read");
             upgrade(Socket::memory(ours), &prepared, PACKET_BYTES_MAX).await
         });

@@ -3,9 +3,13 @@
 //! Back ends are asked on the connection's own task, before the connection reaches its session. They may
 //! wait for disks and networks: no session waits with them.
 
+pub mod certificate;
+
 use std::{future::Future, pin::Pin, sync::Arc};
 
-use crate::{acl::Principal, codec::ReasonCode, net::Peer};
+use crate::{acl::Principal, codec::ReasonCode, config::ClientIdentity, net::Peer};
+
+pub use certificate::{AlternativeName, Certificate};
 
 /// A future that a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -25,8 +29,11 @@ pub struct Credentials<'a> {
     pub listener: &'a str,
     /// Whether the listener lets clients in that prove nothing.
     pub allow_anonymous: bool,
-    /// Whether the client presented a certificate that an authority of the listener signed.
-    pub has_certificate: bool,
+    /// What of a certificate is the user name on this listener.
+    pub client_identity: ClientIdentity,
+    /// The certificate that the client presented, if an authority of the listener signed it; or, if the identity is
+    /// the common name, that which a trusted proxy has found good.
+    pub certificate: Option<&'a Certificate>,
 }
 
 /// Why a client is not let in.
@@ -104,20 +111,29 @@ pub enum Step {
     Failure(Denial),
 }
 
-/// Lets in who the listener lets in: anybody where it allows anonymous clients, else who presented a
-/// certificate. User names and passwords are not looked at.
+/// Lets in who the listener lets in: who presented a certificate, as the user that it names by the listener's
+/// `client_identity`; where the listener allows anonymous clients, anybody else too. Passwords are not looked at.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByListener;
 
 impl Authenticate for ByListener {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Principal, Denial>> {
-        let decision = if credentials.allow_anonymous || credentials.has_certificate {
-            Ok(Principal::default())
-        } else {
+        Box::pin(std::future::ready(by_listener(credentials)))
+    }
+}
+
+fn by_listener(credentials: Credentials<'_>) -> Result<Principal, Denial> {
+    let Credentials { client_identity, certificate, user_name, .. } = credentials;
+    match (certificate::principal(client_identity, certificate, user_name)?, certificate) {
+        (Some(principal), _) => Ok(principal),
+        (None, Some(certificate)) => {
+            Ok(Principal { user: None, details: Some(certificate.details().into()) })
+        }
+        (None, None) if credentials.allow_anonymous => Ok(Principal::default()),
+        (None, None) => {
             let why = format!("listener '{}' does not allow anonymous clients", credentials.listener);
             Err(Denial { code: ReasonCode::NotAuthorized, why })
-        };
-        Box::pin(std::future::ready(decision))
+        }
     }
 }
 

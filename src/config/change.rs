@@ -28,7 +28,7 @@ pub struct Change {
 
 /// Keys, and sections with a dot at the end, whose changes take effect at a reload. Of more that fit, the longest
 /// decides.
-const EFFECTS: [(&str, Effect); 8] = [
+const EFFECTS: [(&str, Effect); 7] = [
     ("limits.", Effect::Live),
     // The permits are handed out at the start.
     ("limits.handshakes_max", Effect::Restart),
@@ -36,7 +36,6 @@ const EFFECTS: [(&str, Effect); 8] = [
     ("auth.", Effect::Live),
     ("acl.", Effect::Live),
     ("log.filter", Effect::Live),
-    ("listeners.tls.", Effect::Live),
     ("", Effect::Restart),
 ];
 
@@ -167,7 +166,6 @@ mod tests {
     fn the_longest_pattern_decides() {
         assert_eq!(Effect::of("limits.handshakes_max"), Effect::Restart);
         assert_eq!(Effect::of("limits.sessions_max"), Effect::Live);
-        assert_eq!(Effect::of("listeners[3].tls.key"), Effect::Live);
         assert_eq!(Effect::of("listeners[3].address"), Effect::Restart);
         assert_eq!(Effect::of("limitsx"), Effect::Restart);
     }

@@ -6,13 +6,10 @@ use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::Pat
 use ::config::{Value, ValueKind};
 
 use super::{
-    Address, BANS_FILE, ClientCertificate, Config, Durability, Limits, Listener, Log, LogFormat, Persistence,
-    Tls, TlsVersion, Transport, WebSocket,
+    Address, BANS_FILE, ClientCertificate, ClientIdentity, Config, Durability, Limits, Listener, Log,
+    LogFormat, Persistence, Proxies, ProxyProtocol, Tls, Transport,
     error::ConfigErrors,
-    raw::{
-        self, Kind, RawConfig, RawDurability, RawLimits, RawListener, RawLog, RawLogFormat, RawPersistence,
-        RawTls,
-    },
+    raw::{Kind, RawConfig, RawDurability, RawLimits, RawListener, RawLog, RawLogFormat, RawPersistence},
     unit::{Integer, Size},
 };
 
@@ -172,8 +169,15 @@ impl Checker<'_> {
             Some(count) => self.number(&format!("{key}.connections_max"), count, 1..=COUNT_MAX),
             None => inherited.limits.connections_max,
         };
+        let proxies = self.proxies(key, raw);
         let (address, tls) = (address?, tls?);
-        let allow_anonymous = self.allow_anonymous(key, raw.allow_anonymous, &address, tls.as_ref());
+        let client_identity = self.client_identity(key, raw, tls.as_ref(), &proxies);
+        let is_local = is_local(&address) && proxies == Proxies::default();
+        let proof = match tls.as_ref().map_or(ClientCertificate::None, |tls| tls.client_certificate) {
+            ClientCertificate::None if client_identity != ClientIdentity::None => ClientCertificate::Optional,
+            asked => asked,
+        };
+        let allow_anonymous = self.allow_anonymous(key, raw.allow_anonymous, proof, is_local);
         let transport = match (raw.kind, tls) {
             (Kind::Ws | Kind::Wss, Some(tls)) => Transport::SecureWebSocket(web_socket, tls),
             (Kind::Ws | Kind::Wss, None) => Transport::WebSocket(web_socket),
@@ -181,7 +185,16 @@ impl Checker<'_> {
             (Kind::Tcp | Kind::Tls | Kind::Unix, None) => Transport::Plain,
         };
         let name = raw.name.clone().unwrap_or_else(|| default_name(raw.kind, &address));
-        Some(Listener { name, address, transport, allow_anonymous, durability, connections_max })
+        Some(Listener {
+            name,
+            address,
+            transport,
+            allow_anonymous,
+            client_identity,
+            proxies,
+            durability,
+            connections_max,
+        })
     }
 
     /// What a listener promises: what is written there, else what is written for all.
@@ -225,6 +238,11 @@ impl Checker<'_> {
                 raw.websocket_path.is_some() && !web_socket,
                 "it is for kind = \"ws\" or \"wss\"",
             ),
+            (
+                "allowed_origins",
+                raw.allowed_origins.is_some() && !web_socket,
+                "it is for kind = \"ws\" or \"wss\"",
+            ),
             ("tls", raw.tls.is_some() && !tls, "it is for kind = \"tls\" or \"wss\""),
         ];
         for (name, is_foreign, why) in foreign {
@@ -258,65 +276,40 @@ impl Checker<'_> {
         None
     }
 
-    fn tls(&mut self, key: &str, kind: Kind, raw: Option<&RawTls>) -> Option<Tls> {
-        let Some(raw) = raw else {
-            let message = format!("a listener of kind \"{}\" needs `certificate` and `key`", kind.name());
-            self.refuse(&format!("{key}.tls"), message);
-            return None;
-        };
-        if raw.certificate.is_none() {
-            self.refuse(&format!("{key}.tls.certificate"), "is missing; it names a PEM file with the chain");
-        }
-        if raw.key.is_none() {
-            self.refuse(&format!("{key}.tls.key"), "is missing; it names a PEM file with the private key");
-        }
-        let client_certificate = match raw.client_certificate {
-            raw::ClientCertificate::None => ClientCertificate::None,
-            raw::ClientCertificate::Optional => ClientCertificate::Optional,
-            raw::ClientCertificate::Required => ClientCertificate::Required,
-        };
-        match (client_certificate, &raw.client_ca) {
-            (ClientCertificate::None, Some(_)) => self.refuse(
-                &format!("{key}.tls.client_ca"),
-                "has no effect: set client_certificate to \"optional\" or \"required\"",
+    /// An identity needs somebody who shows it: the client itself, or the proxy that has taken its certificate.
+    fn client_identity(
+        &mut self,
+        key: &str,
+        raw: &RawListener,
+        tls: Option<&Tls>,
+        proxies: &Proxies,
+    ) -> ClientIdentity {
+        let identity = raw.client_identity.unwrap_or_default();
+        let is_asked = tls.is_some_and(|tls| tls.client_certificate != ClientCertificate::None);
+        match (identity, proxies.protocol) {
+            (ClientIdentity::None, _) | (ClientIdentity::CommonName, ProxyProtocol::Required) => {}
+            _ if is_asked => {}
+            (_, ProxyProtocol::Required) => self.refuse(
+                &format!("{key}.client_identity"),
+                "of a certificate that the proxy has taken can only be \"cn\": the PROXY protocol carries no more",
             ),
-            (ClientCertificate::Optional | ClientCertificate::Required, None) => self.refuse(
-                &format!("{key}.tls.client_certificate"),
-                "needs `client_ca`, a PEM file with the authorities that sign client certificates",
+            (_, ProxyProtocol::None) => self.refuse(
+                &format!("{key}.client_identity"),
+                "has no effect: no certificate is asked for, see tls.client_certificate",
             ),
-            _ => {}
         }
-        Some(Tls {
-            certificate: raw.certificate.clone()?,
-            key: raw.key.clone()?,
-            client_ca: raw.client_ca.clone(),
-            client_certificate,
-            version_min: match raw.version_min {
-                raw::TlsVersion::V12 => TlsVersion::V12,
-                raw::TlsVersion::V13 => TlsVersion::V13,
-            },
-        })
+        identity
     }
 
-    fn web_socket(&mut self, key: &str, raw: &RawListener) -> WebSocket {
-        let path = raw.websocket_path.clone().unwrap_or_else(|| "/mqtt".into());
-        if !path.starts_with('/') || path.contains(['?', '#']) || !path.chars().all(|c| c.is_ascii_graphic())
-        {
-            let message = format!("\"{path}\" is not allowed; it is the path of a URL such as \"/mqtt\"");
-            self.refuse(&format!("{key}.websocket_path"), message);
-        }
-        WebSocket { path }
-    }
-
-    /// Who may connect without proof: on this machine anyone, elsewhere nobody unless it is written.
+    /// Who may connect without proof: on this machine anyone, elsewhere nobody unless it is written. Clients of
+    /// a proxy on this machine are elsewhere.
     fn allow_anonymous(
         &mut self,
         key: &str,
         written: Option<bool>,
-        address: &Address,
-        tls: Option<&Tls>,
+        certificates: ClientCertificate,
+        is_local: bool,
     ) -> bool {
-        let certificates = tls.map_or(ClientCertificate::None, |tls| tls.client_certificate);
         let key = format!("{key}.allow_anonymous");
         match (written, certificates) {
             (Some(true), _) => return true,
@@ -325,7 +318,7 @@ impl Checker<'_> {
                 "is false, but clients have no way to prove who they are: set tls.client_certificate",
             ),
             (Some(false), _) | (None, ClientCertificate::Required) => {}
-            (None, _) if is_local(address) => return true,
+            (None, _) if is_local => return true,
             (None, _) => self.refuse(
                 &key,
                 "must be set: clients of other machines could connect here without authentication; write \

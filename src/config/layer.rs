@@ -18,7 +18,7 @@ use super::{
 
 /// Keys whose values are paths. A path is relative to the file that it is written in, or else to the working
 /// directory, and is made absolute before layers are merged and that is forgotten.
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 11] = [
     "acl.file",
     "data_dir",
     "guard.bans_file",
@@ -26,7 +26,10 @@ const PATHS: [&str; 8] = [
     "listeners.path",
     "listeners.tls.certificate",
     "listeners.tls.key",
+    "listeners.tls.certificates.certificate",
+    "listeners.tls.certificates.key",
     "listeners.tls.client_ca",
+    "listeners.tls.client_crl",
 ];
 
 /// Values by the path of their key, as `config` merges them.

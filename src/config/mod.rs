@@ -12,9 +12,12 @@ mod error;
 mod guard;
 mod layer;
 mod load;
+mod proxy;
 mod raw;
 mod strict;
+mod tls;
 mod unit;
+mod websocket;
 
 /// Where bans are, in the data directory, if nothing else is said.
 const BANS_FILE: &str = "bans.toml";
@@ -24,6 +27,9 @@ pub use acl::Acl;
 pub use change::{Change, Effect, changes};
 pub use error::{ConfigErrors, Problem};
 pub use load::{DEFAULT_FILE, Loaded, Overrides, Sources, Surroundings};
+pub use proxy::{Network, NetworkError, Proxies, ProxyProtocol};
+pub use tls::{CertificateFiles, CipherSuite, ClientCertificate, ClientIdentity, Doubt, Tls, TlsVersion};
+pub use websocket::WebSocket;
 
 use crate::guard::GuardLimits;
 
@@ -118,6 +124,10 @@ pub struct Listener {
     pub transport: Transport,
     /// Whether clients that prove nothing about themselves may connect.
     pub allow_anonymous: bool,
+    /// What of a client's certificate is its user name.
+    pub client_identity: ClientIdentity,
+    /// Proxies that stand before it.
+    pub proxies: Proxies,
     /// What acknowledgements promise to those who connect here.
     pub durability: Durability,
     /// Connections at a time.
@@ -144,48 +154,6 @@ pub enum Transport {
     WebSocket(WebSocket),
     /// MQTT inside WebSocket inside TLS.
     SecureWebSocket(WebSocket, Tls),
-}
-
-/// TLS of one listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// PEM file: the server's certificate, then its chain.
-    pub certificate: PathBuf,
-    /// PEM file: the private key of the certificate.
-    pub key: PathBuf,
-    /// PEM file: authorities that sign client certificates.
-    pub client_ca: Option<PathBuf>,
-    /// Whether clients present a certificate; anything but `None` needs `client_ca`.
-    pub client_certificate: ClientCertificate,
-    /// The oldest TLS version that is spoken.
-    pub version_min: TlsVersion,
-}
-
-/// Whether clients present a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientCertificate {
-    /// They are not asked.
-    None,
-    /// They may.
-    Optional,
-    /// They must.
-    Required,
-}
-
-/// A TLS version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TlsVersion {
-    /// TLS 1.2.
-    V12,
-    /// TLS 1.3.
-    V13,
-}
-
-/// WebSocket of one listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WebSocket {
-    /// The path of the URL, `/mqtt` by default; other paths get 404.
-    pub path: String,
 }
 
 /// Log output.
@@ -245,6 +213,8 @@ impl Listener {
             address: Address::Tcp(address),
             transport: Transport::Plain,
             allow_anonymous: true,
+            client_identity: ClientIdentity::None,
+            proxies: Proxies::default(),
             durability: Durability::default(),
             connections_max: limits.connections_max,
         }

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Address, Config, Durability, Limits, Log, LogFormat, Overflow, Persistence, Transport,
+    Address, ClientIdentity, Config, Durability, Limits, Log, LogFormat, Overflow, Persistence,
+    ProxyProtocol, Transport,
     acl::RawAcl,
     guard::{RawAudit, RawGuard},
+    tls::RawTls,
     unit::{Integer, Size},
 };
 
@@ -151,6 +153,14 @@ pub(super) struct RawListener {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) websocket_path: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) allowed_origins: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) proxy_protocol: Option<ProxyProtocol>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) trusted_proxies: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) client_identity: Option<ClientIdentity>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tls: Option<RawTls>,
 }
 
@@ -163,37 +173,6 @@ pub(super) enum Kind {
     Ws,
     Wss,
     Unix,
-}
-
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct RawTls {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) certificate: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) key: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) client_ca: Option<PathBuf>,
-    pub(super) client_certificate: ClientCertificate,
-    pub(super) version_min: TlsVersion,
-}
-
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ClientCertificate {
-    #[default]
-    None,
-    Optional,
-    Required,
-}
-
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(super) enum TlsVersion {
-    #[default]
-    #[serde(rename = "1.2")]
-    V12,
-    #[serde(rename = "1.3")]
-    V13,
 }
 
 impl Kind {
@@ -424,26 +403,11 @@ impl From<&super::Listener> for RawListener {
             durability: Some(listener.durability.into()),
             durability_interval_ms: interval_ms(listener.durability),
             websocket_path: websocket_path.map(|socket| socket.path.clone()),
+            allowed_origins: websocket_path.and_then(|socket| socket.allowed_origins.clone()),
+            proxy_protocol: Some(listener.proxies.protocol),
+            trusted_proxies: listener.proxies.trusted.iter().map(ToString::to_string).collect(),
+            client_identity: Some(listener.client_identity),
             tls: tls.map(RawTls::from),
-        }
-    }
-}
-
-impl From<&super::Tls> for RawTls {
-    fn from(tls: &super::Tls) -> Self {
-        Self {
-            certificate: Some(tls.certificate.clone()),
-            key: Some(tls.key.clone()),
-            client_ca: tls.client_ca.clone(),
-            client_certificate: match tls.client_certificate {
-                super::ClientCertificate::None => ClientCertificate::None,
-                super::ClientCertificate::Optional => ClientCertificate::Optional,
-                super::ClientCertificate::Required => ClientCertificate::Required,
-            },
-            version_min: match tls.version_min {
-                super::TlsVersion::V12 => TlsVersion::V12,
-                super::TlsVersion::V13 => TlsVersion::V13,
-            },
         }
     }
 }

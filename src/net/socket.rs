@@ -18,11 +18,17 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::proxy::ProxyTls;
+
 /// A connected socket: TCP, Unix, or a pipe in memory.
 #[derive(Debug)]
 pub struct Socket {
     link: Link,
     peer: Peer,
+    /// What a proxy says of its own TLS with the client.
+    proxy_tls: Option<Box<ProxyTls>>,
+    /// Bytes that were read and are not what was looked for: they are read again before any other.
+    unread: Option<Box<[u8]>>,
     /// Kept because TLS and WebSocket consume what they cannot make sense of, and the error that they
     /// then give does not tell what the peer meant.
     first_byte: Option<u8>,
@@ -72,13 +78,40 @@ impl Socket {
     }
 
     fn new(link: Link, peer: Peer) -> Self {
-        Self { link, peer, first_byte: None }
+        Self { link, peer, proxy_tls: None, unread: None, first_byte: None }
     }
 
-    /// Who is at the other end.
+    /// Who is at the other end; behind a proxy that is believed, who is at the other end of that.
     #[must_use]
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    pub(super) fn set_peer(&mut self, peer: Peer) {
+        self.peer = peer;
+    }
+
+    /// What the proxy says of its TLS with the client.
+    #[must_use]
+    pub fn proxy_tls(&self) -> Option<&ProxyTls> {
+        self.proxy_tls.as_deref()
+    }
+
+    pub(super) fn set_proxy_tls(&mut self, tls: Option<ProxyTls>) {
+        self.proxy_tls = tls.map(Box::new);
+    }
+
+    /// Gives bytes back, to be read again. All that was read before counts as never read.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        self.unread = (!bytes.is_empty()).then(|| bytes.into());
+        self.first_byte = None;
+    }
+
+    /// Takes as much of what was given back as there is room for.
+    fn read_unread(&mut self, bytes: &[u8], buf: &mut ReadBuf<'_>) {
+        let (now, later) = bytes.split_at(bytes.len().min(buf.remaining()));
+        buf.put_slice(now);
+        self.unread = (!later.is_empty()).then(|| later.into());
     }
 
     /// What the first byte that came from the peer looks like; `None` before there was one.
@@ -143,7 +176,13 @@ impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let start = buf.filled().len();
-        let result = poll_link!(&mut this.link, stream => Pin::new(stream).poll_read(cx, buf));
+        let result = match this.unread.take() {
+            Some(bytes) => {
+                this.read_unread(&bytes, buf);
+                Poll::Ready(Ok(()))
+            }
+            None => poll_link!(&mut this.link, stream => Pin::new(stream).poll_read(cx, buf)),
+        };
         if this.first_byte.is_none() {
             this.first_byte = buf.filled().get(start).copied();
         }
@@ -180,7 +219,8 @@ impl AsyncWrite for Socket {
 /// Who is at the other end of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Peer {
-    /// An address; one of IPv4 that came in through an IPv6 socket is shown as IPv4.
+    /// An address; one of IPv4 that came in through an IPv6 socket is shown as IPv4. The port is 0 where a proxy
+    /// tells only the IP address.
     Tcp(SocketAddr),
     /// A process on this machine, as far as the system tells which.
     Unix {

@@ -4,7 +4,7 @@ use std::{
     error, fmt, io,
     io::IoSlice,
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,11 +12,12 @@ use rustls::{ServerConfig, pki_types::CertificateDer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::config::{Tls, Transport};
+use crate::config::{self, Listener, Proxies, ProxyProtocol, Transport};
 
 use super::{
+    proxy::{self, ProxyError, ProxyTls},
     socket::{Opening, Peer, Socket},
-    tls::{self, ApplicationProtocol, TlsError},
+    tls::{ApplicationProtocol, LiveTls, TlsError},
     websocket::{self, HandshakeRefusal, WebSocket},
 };
 
@@ -94,6 +95,12 @@ impl Stream {
         }
     }
 
+    /// What the proxy that the client came through says of its TLS with the client.
+    #[must_use]
+    pub fn proxy_tls(&self) -> Option<&ProxyTls> {
+        self.channel().socket().proxy_tls()
+    }
+
     /// What the stream is made of, for logs.
     #[must_use]
     pub fn transport(&self) -> TransportKind {
@@ -132,7 +139,7 @@ impl Channel {
         }
     }
 
-    fn socket_mut(&mut self) -> &mut Socket {
+    pub(super) fn socket_mut(&mut self) -> &mut Socket {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(tls) => tls.get_mut().0,
@@ -181,23 +188,16 @@ impl fmt::Display for TransportKind {
 /// What a listener does to a fresh socket, with everything read and checked beforehand.
 #[derive(Debug)]
 pub struct PreparedTransport {
-    tls: Option<PreparedTls>,
-    /// The path that WebSocket clients must ask for.
-    websocket_path: Option<String>,
-}
-
-#[derive(Debug)]
-struct PreparedTls {
-    /// Behind a lock, so that certificates can be exchanged while connections come in.
-    config: RwLock<Arc<ServerConfig>>,
-    protocol: ApplicationProtocol,
+    tls: Option<LiveTls>,
+    websocket: Option<config::WebSocket>,
+    proxies: Proxies,
 }
 
 impl PreparedTransport {
     /// MQTT at once.
     #[must_use]
     pub fn plain() -> Self {
-        Self { tls: None, websocket_path: None }
+        Self { tls: None, websocket: None, proxies: Proxies::default() }
     }
 
     /// Reads the files that the transport needs.
@@ -205,6 +205,18 @@ impl PreparedTransport {
     /// # Errors
     /// As of [`server_config`](super::server_config).
     pub fn prepare(transport: &Transport) -> Result<Self, TlsError> {
+        Self::behind(Proxies::default(), transport)
+    }
+
+    /// The same, for a listener with all that stands before it.
+    ///
+    /// # Errors
+    /// As of [`server_config`](super::server_config).
+    pub fn of(listener: &Listener) -> Result<Self, TlsError> {
+        Self::behind(listener.proxies.clone(), &listener.transport)
+    }
+
+    fn behind(proxies: Proxies, transport: &Transport) -> Result<Self, TlsError> {
         let (tls, protocol, websocket) = match transport {
             Transport::Plain => (None, ApplicationProtocol::Mqtt, None),
             Transport::Tls(tls) => (Some(tls), ApplicationProtocol::Mqtt, None),
@@ -213,39 +225,39 @@ impl PreparedTransport {
                 (Some(tls), ApplicationProtocol::Http11, Some(websocket))
             }
         };
-        let tls = match tls {
-            None => None,
-            Some(tls) => {
-                let config = RwLock::new(tls::server_config(tls, protocol)?);
-                Some(PreparedTls { config, protocol })
-            }
-        };
-        Ok(Self { tls, websocket_path: websocket.map(|websocket| websocket.path.clone()) })
+        let tls = tls.map(|tls| LiveTls::open(tls, protocol)).transpose()?;
+        Ok(Self { tls, websocket: websocket.cloned(), proxies })
     }
 
-    /// Reads the files of `tls` anew, for connections from now on; those that are open keep what they have.
-    /// Tickets of before are no longer honoured, so that nobody gets in on a certificate that is not trusted
-    /// any more. Without effect on a transport without TLS.
-    ///
-    /// # Errors
-    /// As of [`server_config`](super::server_config); then everything stays as it was.
-    pub fn reload_tls(&self, tls: &Tls) -> Result<(), TlsError> {
-        if let Some(prepared) = &self.tls {
-            let config = tls::server_config(tls, prepared.protocol)?;
-            *prepared.config.write().unwrap_or_else(PoisonError::into_inner) = config;
-        }
-        Ok(())
-    }
-
-    /// The TLS configuration for the next connection.
-    fn tls(&self) -> Option<Arc<ServerConfig>> {
-        // Whoever panicked under the lock did so with either configuration in place, and both are whole.
-        let config = self.tls.as_ref()?.config.read().unwrap_or_else(PoisonError::into_inner);
-        Some(Arc::clone(&config))
+    /// TLS, if the transport has it: to read its files again, and to ask until when they are good.
+    #[must_use]
+    pub fn tls(&self) -> Option<&LiveTls> {
+        self.tls.as_ref()
     }
 }
 
-/// Does the handshakes that the listener wants. The caller imposes the time limit.
+/// Lets the proxy say for whom it connects, where the listener wants that: from then on the socket's peer is the
+/// client. The caller imposes the time limit.
+///
+/// # Errors
+/// [`UpgradeError::Proxy`]; the peer is told nothing.
+pub async fn introduce(mut socket: Socket, transport: &PreparedTransport) -> Result<Socket, UpgradeError> {
+    match transport.proxies.protocol {
+        ProxyProtocol::None => Ok(socket),
+        ProxyProtocol::Required => {
+            // Who can open a Unix socket has been let there by the permissions of its directory.
+            if socket.peer().ip().is_some_and(|ip| !transport.proxies.trust(ip)) {
+                return Err(UpgradeError::Proxy(ProxyError::Untrusted));
+            }
+            let introduction = proxy::read(&mut socket).await.map_err(UpgradeError::Proxy)?;
+            proxy::introduce(&mut socket, introduction);
+            Ok(socket)
+        }
+    }
+}
+
+/// Does the handshakes that the listener wants, of a socket that has been [introduced](introduce). The caller
+/// imposes the time limit.
 ///
 /// `packet_bytes_max` is the largest packet that will be accepted, from which the limit of a WebSocket message
 /// follows.
@@ -257,13 +269,16 @@ pub async fn upgrade(
     transport: &PreparedTransport,
     packet_bytes_max: u32,
 ) -> Result<Stream, UpgradeError> {
-    let channel = match transport.tls() {
+    let channel = match &transport.tls {
         None => Channel::Plain(socket),
-        Some(config) => Channel::Tls(Box::new(accept_tls(socket, config).await?)),
+        Some(tls) => Channel::Tls(Box::new(accept_tls(socket, tls.config()).await?)),
     };
-    let layers = match &transport.websocket_path {
+    let layers = match &transport.websocket {
         None => Layers::Direct(channel),
-        Some(path) => Layers::WebSocket(Box::new(websocket::accept(channel, path, packet_bytes_max).await?)),
+        Some(settings) => {
+            let accepted = websocket::accept(channel, settings, &transport.proxies, packet_bytes_max);
+            Layers::WebSocket(Box::new(accepted.await?))
+        }
     };
     Ok(Stream { layers })
 }
@@ -281,6 +296,8 @@ async fn accept_tls(socket: Socket, config: Arc<ServerConfig>) -> Result<TlsStre
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum UpgradeError {
+    /// The proxy did not say properly for whom it connects, or is not to be believed.
+    Proxy(ProxyError),
     /// TLS failed.
     Tls(io::Error),
     /// The peer speaks another protocol on a port for TLS.
@@ -296,6 +313,7 @@ pub enum UpgradeError {
 impl fmt::Display for UpgradeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Proxy(cause) => cause.fmt(f),
             Self::Tls(cause) => write!(f, "TLS handshake: {}", TlsCause(cause)),
             Self::NotTls(opening) => {
                 write!(f, "TLS handshake: client spoke {} to a TLS port", Spoken(*opening))
@@ -312,6 +330,7 @@ impl fmt::Display for UpgradeError {
 impl error::Error for UpgradeError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
+            Self::Proxy(cause) => Some(cause),
             Self::Tls(cause) | Self::Io(cause) => Some(cause),
             Self::NotTls(_) | Self::NotHttp(_) | Self::Refused(_) => None,
         }
@@ -351,6 +370,7 @@ impl fmt::Display for TlsCause<'_> {
             Some(Error::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::BadSignature,
             )) => f.write_str("client certificate is signed by none of the listener's client_ca"),
+            Some(Error::InvalidCertificate(cause)) => CertificateCause(cause).fmt(f),
             Some(Error::AlertReceived(
                 alert @ (AlertDescription::UnknownCA
                 | AlertDescription::BadCertificate
@@ -358,6 +378,35 @@ impl fmt::Display for TlsCause<'_> {
                 | AlertDescription::DecryptError),
             )) => write!(f, "client does not trust the server's certificate (alert {alert:?})"),
             _ => write!(f, "{cause}"),
+        }
+    }
+}
+
+/// What is wrong with a client's certificate, in words that say who has to change what.
+struct CertificateCause<'a>(&'a rustls::CertificateError);
+
+impl fmt::Display for CertificateCause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use rustls::CertificateError;
+
+        match self.0 {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                f.write_str("client certificate has expired")
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                f.write_str("client certificate is not valid yet; check the clocks of client and broker")
+            }
+            CertificateError::Revoked => f.write_str("client certificate is revoked"),
+            CertificateError::UnknownRevocationStatus => f.write_str(
+                "no list of client_crl is of the issuer of the client certificate, or of its issuer; add it, or set \
+                 revocation_unknown = \"allow\"",
+            ),
+            CertificateError::ExpiredRevocationList | CertificateError::ExpiredRevocationListContext { .. } => {
+                f.write_str(
+                    "the client_crl of the issuer of the client certificate is past its next update; fetch it anew",
+                )
+            }
+            cause => write!(f, "invalid peer certificate: {cause}"),
         }
     }
 }

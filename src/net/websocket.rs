@@ -26,8 +26,11 @@ use tokio_tungstenite::{
     },
 };
 
+use crate::config::{self, Proxies};
+
 use super::{
-    socket::Opening,
+    forwarded,
+    socket::{Opening, Peer},
     stream::{Channel, UpgradeError},
 };
 
@@ -215,10 +218,12 @@ fn send_error(error: WsError) -> io::Error {
     }
 }
 
-/// Answers the client's HTTP request, which must ask for `path` and for a sub-protocol that we speak.
+/// Answers the client's HTTP request, which must be as the listener wants it and offer a sub-protocol that we speak.
+/// From a proxy that is believed, it says who the client is.
 pub(super) async fn accept(
     mut channel: Channel,
-    path: &str,
+    settings: &config::WebSocket,
+    proxies: &Proxies,
     packet_bytes_max: u32,
 ) -> Result<WebSocket, UpgradeError> {
     let (head, tail) = match read_head(&mut channel).await {
@@ -227,7 +232,16 @@ pub(super) async fn accept(
         Err(HeadError::NotHttp(opening)) => return Err(UpgradeError::NotHttp(opening)),
         Err(HeadError::Io(error)) => return Err(UpgradeError::Io(error)),
     };
-    match answer(&head, path) {
+    let answered = parse(&head).and_then(|request| {
+        if let Some(ip) = channel.socket().peer().ip() {
+            let client = forwarded::client(ip, request.headers(), proxies);
+            if client != ip {
+                channel.socket_mut().set_peer(Peer::Tcp((client, 0).into()));
+            }
+        }
+        answer(&request, settings)
+    });
+    match answered {
         Ok(response) => send(&mut channel, &response).await.map_err(UpgradeError::Io)?,
         Err(refusal) => return Err(refuse(channel, refusal).await),
     }
@@ -298,25 +312,29 @@ async fn read_head(channel: &mut Channel) -> Result<(Vec<u8>, Vec<u8>), HeadErro
     }
 }
 
-/// The response to a request, or why it is refused.
-fn answer(head: &[u8], path: &str) -> Result<Vec<u8>, HandshakeRefusal> {
-    let request = match Request::try_parse(head) {
-        Ok(Some((_, request))) => request,
-        Ok(None) => return Err(HandshakeRefusal::bad_request("The request is incomplete.".to_owned())),
+fn parse(head: &[u8]) -> Result<Request, HandshakeRefusal> {
+    match Request::try_parse(head) {
+        Ok(Some((_, request))) => Ok(request),
+        Ok(None) => Err(HandshakeRefusal::bad_request("The request is incomplete.".to_owned())),
         Err(WsError::Protocol(ProtocolError::WrongHttpMethod)) => {
             let text = "A WebSocket begins with GET.".to_owned();
             let refusal = HandshakeRefusal::new(StatusCode::METHOD_NOT_ALLOWED, text);
-            return Err(refusal.with_headers("Connection: close\r\nAllow: GET\r\n"));
+            Err(refusal.with_headers("Connection: close\r\nAllow: GET\r\n"))
         }
-        Err(error) => {
-            return Err(HandshakeRefusal::bad_request(format!("The request is malformed: {error}.")));
-        }
-    };
-    if request.uri().path() != path {
-        let text = format!("There is nothing here. MQTT over WebSocket is at {path}");
+        Err(error) => Err(HandshakeRefusal::bad_request(format!("The request is malformed: {error}."))),
+    }
+}
+
+/// The response to a request, or why it is refused.
+fn answer(request: &Request, settings: &config::WebSocket) -> Result<Vec<u8>, HandshakeRefusal> {
+    if request.uri().path() != settings.path {
+        let text = format!("There is nothing here. MQTT over WebSocket is at {}", settings.path);
         return Err(HandshakeRefusal::new(StatusCode::NOT_FOUND, text));
     }
-    let mut response = create_response(&request).map_err(|error| no_upgrade(&error))?;
+    if let Some(allowed) = &settings.allowed_origins {
+        check_origin(request.headers(), allowed)?;
+    }
+    let mut response = create_response(request).map_err(|error| no_upgrade(&error))?;
     let subprotocol = choose_subprotocol(request.headers())?;
     // [MQTT-6.0.0-4] the sub-protocol is named in the response.
     response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
@@ -325,6 +343,19 @@ fn answer(head: &[u8], path: &str) -> Result<Vec<u8>, HandshakeRefusal> {
         Ok(()) => Ok(bytes),
         Err(error) => Err(HandshakeRefusal::bad_request(format!("The request is malformed: {error}."))),
     }
+}
+
+/// Browsers let any page connect to any place and say by the header Origin which page it is. RFC 6455, 4.2.2: a
+/// server that does not want that answers with 403.
+fn check_origin(headers: &HeaderMap, allowed: &[String]) -> Result<(), HandshakeRefusal> {
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let origin = origins.next().and_then(|origin| origin.to_str().ok());
+    let is_allowed = |origin: &str| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
+    if origins.next().is_none() && origin.is_some_and(is_allowed) {
+        return Ok(());
+    }
+    let text = "The Origin of the request is none of those that may connect here.".to_owned();
+    Err(HandshakeRefusal::new(StatusCode::FORBIDDEN, text))
 }
 
 /// The refusal of a request that does not ask for WebSocket, or not properly.

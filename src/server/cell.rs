@@ -17,7 +17,7 @@ use crate::{
     time::Timestamp,
 };
 
-use super::{Common, connection, log, mailbox::Mail};
+use super::{Common, connection, log, mailbox::Mail, pace::Pace};
 
 /// A shard on its thread.
 ///
@@ -46,6 +46,8 @@ pub(crate) struct ShardCell {
     pub(crate) connections: Cell<usize>,
     pub(crate) is_stopping: Cell<bool>,
     pub(crate) emptied: Notify,
+    /// Turns of connections that are not past CONNECT.
+    pub(crate) pace: Rc<Pace>,
 }
 
 impl ShardCell {
@@ -65,6 +67,7 @@ impl ShardCell {
             connections: Cell::new(0),
             is_stopping: Cell::new(false),
             emptied: Notify::new(),
+            pace: Rc::default(),
         })
     }
 

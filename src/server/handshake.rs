@@ -1,20 +1,21 @@
 //! From an accepted socket to an authenticated CONNECT.
 
-use std::{fmt, io, num::NonZeroU32, sync::Arc};
+use std::{cell::Cell, fmt, io, num::NonZeroU32, sync::Arc};
 
 use tokio::io::AsyncReadExt;
 
 use crate::{
     acl::Principal,
     allowance::Allowance,
-    auth::{Credentials, Denial, Exchange, Step},
+    auth::{Certificate, Credentials, Denial, Exchange, Step},
     broker::{Refusal, admit},
     codec::{
         self, Auth, AuthProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, DecodeError, Decoded,
         PACKET_BYTES_LIMIT, Packet, ReasonCode, Version,
     },
+    config::ClientIdentity,
     guard::{self, Stay, Turned},
-    net::{Stream, UpgradeError},
+    net::{Peer, Stream, UpgradeError},
 };
 
 use super::{
@@ -81,19 +82,23 @@ const AUTH_BYTES_MAX: u32 = 128 * 1024;
 /// Bytes read at a time.
 const READ_BYTES: usize = 2048;
 
-/// Does what comes before the session: TLS, WebSocket, CONNECT, authentication. The caller sets the time
-/// limit. `[MQTT-3.1.4-1]` `[MQTT-3.1.4-2]`
+/// Does what comes before the session: PROXY, TLS, WebSocket, CONNECT, authentication. The caller sets the time
+/// limit, and gets to know in `peer` who it is that a proxy connects for. `[MQTT-3.1.4-1]` `[MQTT-3.1.4-2]`
 pub(crate) async fn greet(
     common: &Common,
     socket: crate::net::Socket,
     door: Arc<Door>,
     mut entry: Entry,
+    peer: &Cell<Peer>,
 ) -> Result<Box<Arrival>, Failure> {
-    let packet_bytes_max = common.packet_bytes_max();
-    let mut stream =
-        crate::net::upgrade(socket, &door.transport, packet_bytes_max).await.map_err(Failure::Upgrade)?;
+    let socket = crate::net::introduce(socket, &door.transport).await.map_err(Failure::Upgrade)?;
+    peer.set(*socket.peer());
     // Nothing is said to who is not wanted at all.
-    let at = common.guard.arrive(common.clock.now(), stream.peer().ip()).map_err(Failure::Turned)?;
+    let at = common.guard.arrive(common.clock.now(), socket.peer().ip()).map_err(Failure::Turned)?;
+    let mut stream = crate::net::upgrade(socket, &door.transport, common.packet_bytes_max())
+        .await
+        .map_err(Failure::Upgrade)?;
+    peer.set(*stream.peer());
     let mut bytes = Vec::new();
     let result = admit_client(common, &mut stream, &mut bytes, &door, at).await;
     match result {
@@ -178,6 +183,7 @@ async fn authenticate(
     let client_id: Box<str> =
         if is_assigned { common.assign_client_id().into() } else { connect.client_id.into() };
     let peer = *stream.peer();
+    let certificate = certificate(stream, door);
     let credentials = Credentials {
         client_id: &client_id,
         user_name: connect.user_name,
@@ -185,12 +191,16 @@ async fn authenticate(
         peer: &peer,
         listener: &door.name,
         allow_anonymous: door.allow_anonymous,
-        has_certificate: stream.peer_certificates().is_some(),
+        client_identity: door.client_identity,
+        certificate: certificate.as_ref(),
     };
     let denied = |denial: Denial| {
         let code = denial.conn_ack_code();
         refused(Refusal { code, why: public_reason(code).into() })
     };
+    check_validity(common, certificate.as_ref())
+        .map_err(|denial| log_denial(&client_id, denial))
+        .map_err(denied)?;
     let (principal, authentication_data) = match connect.properties.authentication_method {
         None => {
             let decision = common.authenticator.authenticate(credentials).await;
@@ -213,6 +223,28 @@ async fn authenticate(
         .admit(common.clock.now(), &client_id, principal.user.as_deref(), at)
         .map_err(|Turned { code, why }| refused(Refusal { code, why }))?;
     Ok(Admitted { client_id, is_assigned, principal, authentication_data, guarded })
+}
+
+/// The certificate that the client has shown to us, else that which a proxy vouches for where that counts.
+pub(super) fn certificate(stream: &Stream, door: &Door) -> Option<Certificate> {
+    let own = stream.peer_certificates().and_then(<[_]>::first);
+    match (own, door.client_identity) {
+        (Some(der), _) => Certificate::parse(der),
+        (None, ClientIdentity::CommonName) => stream.proxy_tls().and_then(Certificate::of_proxy),
+        (None, _) => None,
+    }
+}
+
+/// A certificate is checked when it is shown; a session that is resumed later must not outlive it.
+fn check_validity(common: &Common, certificate: Option<&Certificate>) -> Result<(), Denial> {
+    let now_secs = i64::try_from(common.clock.now().as_millis() / 1000).unwrap_or(i64::MAX);
+    match certificate.filter(|certificate| certificate.has_expired(now_secs)) {
+        Some(certificate) => {
+            let why = format!("the certificate of '{}' has expired", certificate.subject.escape_debug());
+            Err(Denial { code: ReasonCode::NotAuthorized, why })
+        }
+        None => Ok(()),
+    }
 }
 
 /// Enhanced authentication: AUTH packets to and fro until one side is content. The inner error is a

@@ -1,6 +1,7 @@
 //! Listeners: accepting, and how many may come in at a time.
 
 use std::{
+    cell::Cell,
     rc::Rc,
     sync::{
         Arc,
@@ -14,6 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     audit::Record,
+    config::ClientIdentity,
     guard::Stay,
     limits::Durability,
     net::{Acceptor, PreparedTransport, Socket, is_resource_exhaustion},
@@ -31,6 +33,7 @@ use super::{
 pub(crate) struct Door {
     pub(crate) name: String,
     pub(crate) allow_anonymous: bool,
+    pub(crate) client_identity: ClientIdentity,
     pub(crate) transport: PreparedTransport,
     pub(crate) durability: Durability,
     pub(crate) connections_max: usize,
@@ -119,10 +122,13 @@ fn greet(
 ) {
     let (cell, door) = (cell.clone(), door.clone());
     tokio::task::spawn_local(async move {
-        let peer = *socket.peer();
+        let peer = Cell::new(*socket.peer());
         let name = door.name.clone();
         let limit = cell.common.limits.load().connect_timeout;
-        match timeout(limit, handshake::greet(&cell.common, socket, door, entry)).await {
+        let greeted =
+            timeout(limit, cell.pace.paced(handshake::greet(&cell.common, socket, door, entry, &peer))).await;
+        let peer = peer.get();
+        match greeted {
             Ok(Ok(arrival)) => send_home(&cell, arrival),
             // A probe that goes away without a word, or a client that gave up.
             Ok(Err(failure @ (Failure::Io(_) | Failure::GaveUp))) => {

@@ -6,12 +6,14 @@
 
 mod alarm;
 mod cell;
+mod certificates;
 mod client;
 mod connection;
 mod handshake;
 mod listen;
 mod log;
 mod mailbox;
+mod pace;
 mod reauthentication;
 mod reload;
 mod storage;
@@ -44,11 +46,12 @@ use crate::{
     audit::Audit,
     auth::{Authenticate, Authenticator, ByListener},
     broker::{Shard, Shared, sys},
-    config::{Acl, Address, Config, Listener, Persistence, Transport},
+    config::{Acl, Address, ClientIdentity, Config, Listener, Persistence, Proxies, Transport},
     guard::{BanFileError, Bans, Guard},
     limits::{Durability, Limits},
     net::{
         BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
+        Validity,
     },
     store::{Committed, LocalStore, Store},
 };
@@ -217,6 +220,8 @@ impl Builder {
             address: Address::Tcp(address),
             transport: Transport::Plain,
             allow_anonymous: true,
+            client_identity: ClientIdentity::None,
+            proxies: Proxies::default(),
             durability: self.config.durability,
             connections_max: self.config.limits.connections_max,
         });
@@ -364,6 +369,24 @@ impl Broker {
         self.rules.as_ref()
     }
 
+    /// Reads the certificates, keys, authorities and revocation lists of all listeners again, for connections from
+    /// now on. They are looked at every few seconds anyway; this is for who does not want to wait. A listener whose
+    /// files cannot be used keeps what it has, and is in what is returned, with the reason.
+    pub fn reload_certificates(&self) -> Vec<(String, TlsError)> {
+        let refused = |door: &Arc<Door>| Some((door.name.clone(), certificates::reload(door).err()?));
+        self.doors.iter().filter_map(|(door, _)| refused(door)).collect()
+    }
+
+    /// Until when the certificates and revocation lists of the listeners are good, each with its listener's name.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<(String, Validity)> {
+        let of = |door: &Arc<Door>| door.transport.tls().map(|tls| tls.validities()).unwrap_or_default();
+        let named = |door: &Arc<Door>| {
+            of(door).into_iter().map(|validity| (door.name.clone(), validity)).collect::<Vec<_>>()
+        };
+        self.doors.iter().flat_map(|(door, _)| named(door)).collect()
+    }
+
     /// Connects a client in this process, without a socket. To the broker it is a client like any other: it
     /// is counted among the connections, the authenticator is asked about it (its peer is
     /// [`Peer::Memory`](crate::net::Peer::Memory)), and it takes over from another client with its
@@ -406,6 +429,9 @@ impl Broker {
     /// What is wrong with it; nothing has changed then.
     pub async fn reload(&self) -> Result<Plan, String> {
         let common = self.common.clone();
+        for (listener, error) in self.reload_certificates() {
+            warn!(listener, "the certificates were not replaced: {error}");
+        }
         tokio::task::spawn_blocking(move || common.reload()).await.map_err(|error| error.to_string())?
     }
 
@@ -458,6 +484,7 @@ impl Door {
         Door {
             name: listener.name.clone(),
             allow_anonymous: listener.allow_anonymous,
+            client_identity: listener.client_identity,
             transport,
             durability: listener.durability,
             connections_max: listener.connections_max,
@@ -470,6 +497,7 @@ impl Door {
         Door {
             name: "in-process".into(),
             allow_anonymous: true,
+            client_identity: ClientIdentity::None,
             transport: PreparedTransport::plain(),
             durability: config.durability,
             connections_max: config.limits.connections_max,
@@ -482,7 +510,7 @@ impl Door {
 /// IPv6, is left out with a warning if another is open.
 fn open_doors(config: &Config) -> Result<Vec<(Arc<Door>, BoundListener)>, StartError> {
     let prepare = |listener: &Listener| {
-        PreparedTransport::prepare(&listener.transport)
+        PreparedTransport::of(listener)
             .map_err(|error| StartError::Tls { listener: listener.name.clone(), error })
     };
     // All certificates before any address: what is wrong with a file is told also while another broker runs.
@@ -572,6 +600,14 @@ async fn run_shard(
             storage::serve_control(&cell.common, store);
         }
         tokio::task::spawn_local(storage::keep_alive(cell.clone()));
+    }
+    tokio::task::spawn_local({
+        let pace = cell.pace.clone();
+        async move { pace.run().await }
+    });
+    if index == 0 {
+        let doors = doors.iter().map(|(door, _)| door.clone()).collect();
+        tokio::task::spawn_local(certificates::watch(cell.clone(), doors));
     }
     if index == 0 && !cell.common.sys_interval.is_zero() {
         tokio::task::spawn_local(publish_sys(cell.clone()));

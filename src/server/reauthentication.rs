@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crate::{
     acl::Principal,
-    auth::{BoxFuture, Credentials, Exchange, Step},
+    auth::{BoxFuture, Certificate, Credentials, Exchange, Step},
     codec::{Auth, AuthProperties, Connect, ReasonCode},
     net::{Peer, Stream},
 };
 
-use super::{Common, listen::Door};
+use super::{Common, handshake::certificate, listen::Door};
 
 /// What a connection remembers to authenticate again, and how far it is. `[MQTT-4.12.1-1]`
 pub(crate) struct Reauthentication {
@@ -19,7 +19,7 @@ pub(crate) struct Reauthentication {
     password: Option<Vec<u8>>,
     peer: Peer,
     door: Arc<Door>,
-    has_certificate: bool,
+    certificate: Option<Certificate>,
     /// The exchange under way.
     exchange: Option<Box<dyn Exchange>>,
 }
@@ -48,7 +48,7 @@ impl Reauthentication {
             password: connect.password.map(<[u8]>::to_vec),
             peer: *stream.peer(),
             door: door.clone(),
-            has_certificate: stream.peer_certificates().is_some(),
+            certificate: certificate(stream, door),
             exchange: None,
         }))
     }
@@ -78,7 +78,8 @@ impl Reauthentication {
                     peer: &self.peer,
                     listener: &self.door.name,
                     allow_anonymous: self.door.allow_anonymous,
-                    has_certificate: self.has_certificate,
+                    client_identity: self.door.client_identity,
+                    certificate: self.certificate.as_ref(),
                 };
                 self.exchange = common.authenticator.begin(&self.method, credentials);
             }

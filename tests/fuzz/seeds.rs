@@ -15,6 +15,7 @@ pub(crate) fn all() -> [(&'static str, Named); 7] {
         ("topics", numbered(topics())),
         ("session", numbered(sessions())),
         ("websocket", numbered(websockets())),
+        ("proxy", numbered(proxies())),
         ("records", numbered(records())),
     ]
 }
@@ -87,6 +88,29 @@ fn topics() -> Vec<Vec<u8>> {
         [vec![7], all.collect::<Vec<_>>().concat()].concat()
     };
     vec![all(&[0, 4, 7]), all(&[4, 2, 3]), all(&[0, 4, 1, 2, 6, 7]), all(&[4, 6, 4, 3, 2])]
+}
+
+/// A header of each kind, in pieces of ten bytes, with something behind it.
+fn proxies() -> Vec<Vec<u8>> {
+    let v2 = |head: &[u8], rest: &[u8]| [b"\r\n\r\n\0\r\nQUIT\n", head, rest, b"\x10\0"].concat();
+    let ipv4 = [203, 0, 113, 9, 192, 0, 2, 1, 18, 103, 34, 179];
+    let tls = [
+        &ipv4[..],
+        &[0x20, 0, 9, 7, 0, 0, 0, 0, 0x22, 0, 1, b'a', 4, 0, 0, 2, 0, 1, b'h', 3, 0, 4, 1, 2, 3, 4],
+    ]
+    .concat();
+    let headers = [
+        b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 8883\r\n\x10".to_vec(),
+        b"PROXY TCP6 2001:db8::7 2001:db8::1 4711 8883\r\n".to_vec(),
+        b"PROXY UNKNOWN a b c d\r\nPROXY ".to_vec(),
+        v2(b"\x20\0\0\0", b""),
+        v2(b"\x21\x11\0\x0c", &ipv4),
+        v2(b"\x21\x21\0\x24", &[7; 36]),
+        v2(b"\x21\x31\0\xd8", &[b'/'; 216]),
+        v2(&[0x21, 0x11, 0, tls.len() as u8], &tls),
+        v2(&[0x21, 0x11, 0, tls.len() as u8 - 7], &tls[..tls.len() - 7]),
+    ];
+    headers.into_iter().map(|header| [&[9], header.as_slice()].concat()).collect()
 }
 
 /// A client that connects, two that talk to each other, and the table of packets sent after a CONNECT.

@@ -10,13 +10,17 @@ use std::{
     },
 };
 
-use dunlin::config::{ClientCertificate, Tls, TlsVersion};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use dunlin::config::Tls;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, RevokedCertParams,
+};
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
 };
+use time::{Duration, OffsetDateTime};
 
 /// The name of every site's authority, which does not make them the same.
 pub(crate) const AUTHORITY: &str = "test authority";
@@ -68,6 +72,59 @@ impl Authority {
         Self { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(params, key) }
     }
 
+    /// An authority that this one has signed.
+    pub(crate) fn deputy(&self, name: &str, serial: u64) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.serial_number = Some(serial.into());
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Self { pem: certificate.pem(), der: certificate.der().clone(), issuer: Issuer::new(params, key) }
+    }
+
+    /// A client's certificate, changed before it is signed.
+    pub(crate) fn client(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name = DistinguishedName::new();
+        change(&mut params);
+        self.sign(&params, KeyPair::generate().unwrap())
+    }
+
+    /// A server's certificate for these host names.
+    pub(crate) fn server(&self, names: &[&str], key: KeyPair) -> Identity {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(&params, key)
+    }
+
+    fn sign(&self, params: &CertificateParams, key: KeyPair) -> Identity {
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity { pem: certificate.pem(), der: certificate.der().clone(), key, chain: Vec::new() }
+    }
+
+    /// A list in PEM of what this authority has revoked, whose next update is this far from now.
+    pub(crate) fn revoke(&self, serials: &[u64], next_update: Duration) -> String {
+        let now = OffsetDateTime::now_utc();
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: now - Duration::days(1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: now - Duration::days(2),
+            next_update: now + next_update,
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+
     pub(crate) fn issue(&self, purpose: ExtendedKeyUsagePurpose) -> Identity {
         self.issue_for(KeyPair::generate().unwrap(), purpose)
     }
@@ -75,8 +132,7 @@ impl Authority {
     pub(crate) fn issue_for(&self, key: KeyPair, purpose: ExtendedKeyUsagePurpose) -> Identity {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.extended_key_usages = vec![purpose];
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        Identity { pem: certificate.pem(), der: certificate.der().clone(), key }
+        self.sign(&params, key)
     }
 }
 
@@ -85,6 +141,8 @@ pub(crate) struct Identity {
     pub(crate) pem: String,
     pub(crate) der: CertificateDer<'static>,
     pub(crate) key: KeyPair,
+    /// Authorities between it and the one that is trusted.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
 }
 
 /// A server's files and what clients need to trust them.
@@ -99,13 +157,8 @@ impl Site {
         let directory = Directory::new();
         let authority = Authority::new(AUTHORITY);
         let server = authority.issue(ExtendedKeyUsagePurpose::ServerAuth);
-        let tls = Tls {
-            certificate: directory.write("server.crt", &server.pem),
-            key: directory.write("server.key", server.key.serialize_pem()),
-            client_ca: None,
-            client_certificate: ClientCertificate::None,
-            version_min: TlsVersion::V12,
-        };
+        let certificate = directory.write("server.crt", &server.pem);
+        let tls = Tls::new(certificate, directory.write("server.key", server.key.serialize_pem()));
         Self { directory, authority, tls }
     }
 
@@ -135,7 +188,8 @@ impl TestClient<'_> {
             Some(identity) => {
                 let key: PrivateKeyDer<'static> =
                     PrivatePkcs8KeyDer::from(identity.key.serialize_der()).into();
-                builder.with_client_auth_cert(vec![identity.der.clone()], key).unwrap()
+                let own = std::iter::once(&identity.der);
+                builder.with_client_auth_cert(own.chain(&identity.chain).cloned().collect(), key).unwrap()
             }
         };
         config.alpn_protocols = self.alpn.iter().map(|id| id.to_vec()).collect();

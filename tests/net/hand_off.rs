@@ -112,7 +112,7 @@ async fn a_connection_moves_with_data_in_flight_both_ways() {
     const MOVED_AFTER_BYTES: usize = 50_000;
 
     let site = Site::new();
-    let websocket = WebSocket { path: "/mqtt".to_owned() };
+    let websocket = WebSocket::default();
     for (kind, transport) in [
         (TransportKind::Tcp, Transport::Plain),
         (TransportKind::Tls, Transport::Tls(site.tls.clone())),

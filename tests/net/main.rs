@@ -5,14 +5,18 @@
 
 mod certificates;
 mod hand_off;
+mod identity;
 mod listener;
+mod proxy;
+mod revocation;
+mod server_name;
 mod tls;
 mod websocket;
 
 use std::{future::Future, net::SocketAddr, time::Duration};
 
 use dunlin::{
-    config::{Address, Durability, Listener, Transport},
+    config::{Address, ClientIdentity, Durability, Listener, Proxies, Transport},
     net::{Acceptor, BoundListener, LocalAddress, PreparedTransport, Stream, UpgradeError, upgrade},
 };
 use tokio::net::TcpStream;
@@ -31,6 +35,8 @@ fn listener(address: Address, transport: Transport) -> Listener {
         address,
         transport,
         allow_anonymous: true,
+        client_identity: ClientIdentity::None,
+        proxies: Proxies::default(),
         durability: Durability::Commit,
         connections_max: 10,
     }

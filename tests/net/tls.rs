@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Connects as `client` does, says `ping`, and expects `pong` from the server.
-async fn handshake(
+pub(crate) async fn handshake(
     server: &Server,
     client: &TestClient<'_>,
 ) -> (Result<dunlin::net::Stream, UpgradeError>, Option<TlsStream<tokio::net::TcpStream>>) {
@@ -75,7 +75,7 @@ async fn client_certificates_are_asked_for_as_configured() {
     use ClientCertificate::{None as NotAsked, Optional, Required};
 
     let mut site = Site::new();
-    site.tls.client_ca = Some(site.directory.write("ca.crt", &site.authority.pem));
+    site.tls.client_ca = vec![site.directory.write("ca.crt", &site.authority.pem)];
     let trusted = site.authority.issue(ExtendedKeyUsagePurpose::ClientAuth);
     let stranger = Authority::new("stranger").issue(ExtendedKeyUsagePurpose::ClientAuth);
     let namesake = Authority::new(AUTHORITY).issue(ExtendedKeyUsagePurpose::ClientAuth);
@@ -142,11 +142,11 @@ async fn reloading_serves_the_new_certificate_or_keeps_the_old_one() {
     for identity in [&first, &second] {
         rewrite(&site.tls.certificate, &identity.pem);
         rewrite(&site.tls.key, identity.key.serialize_pem());
-        server.transport.reload_tls(&site.tls).unwrap();
+        server.transport.tls().unwrap().reload().unwrap();
         serves(identity).await;
     }
     site.tls.key = site.directory.path("absent.key");
-    server.transport.reload_tls(&site.tls).unwrap_err();
+    server.transport.tls().unwrap().reload_as(&site.tls).unwrap_err();
     serves(&second).await;
 }
 
@@ -348,7 +348,7 @@ const FAULTS: &[Fault] = &[
         spoil: |site| {
             let path = site.directory.write("ca.crt", pem("PUBLIC KEY", b"not a certificate"));
             site.tls.client_certificate = ClientCertificate::Required;
-            site.tls.client_ca = Some(path.clone());
+            site.tls.client_ca = vec![path.clone()];
             path
         },
         message: "has no certificate: it holds PUBLIC KEY",

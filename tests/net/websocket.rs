@@ -35,7 +35,7 @@ const REQUEST: &str = "GET /mqtt?token=1 HTTP/1.1\r\nHost: a\r\nConnection: keep
 type Client = WebSocketStream<DuplexStream>;
 
 async fn serve(pipe: DuplexStream) -> Result<Stream, UpgradeError> {
-    let transport = Transport::WebSocket(WebSocket { path: "/mqtt".to_owned() });
+    let transport = Transport::WebSocket(WebSocket::default());
     let prepared = PreparedTransport::prepare(&transport).unwrap();
     upgrade(Socket::memory(pipe), &prepared, PACKET_BYTES_MAX).await
 }

@@ -12,12 +12,14 @@ mod authorization;
 #[allow(dead_code, reason = "the tests of the sockets need more of it")]
 #[path = "../net/certificates.rs"]
 mod certificates;
+mod certified;
 mod closing;
 mod handshake;
 mod limits;
 mod mutated;
 mod peer;
 mod program;
+mod proxied;
 mod sessions;
 mod slow;
 mod states;
@@ -38,7 +40,7 @@ use dunlin::{
         Ack, Connect, ConnectProperties, Delivery, Packet, PacketId, Publish, PublishProperties, Subscribe,
         SubscribeFilters, SubscribeProperties, SubscriptionOptions, Version,
     },
-    config::{Address, Durability, Listener, Persistence, Transport},
+    config::{Address, ClientIdentity, Durability, Listener, Persistence, Proxies, Transport},
     net::LocalAddress,
 };
 use tokio::net::{TcpSocket, TcpStream};
@@ -133,6 +135,8 @@ pub(crate) fn listener(name: &str, transport: Transport) -> Listener {
         address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
         transport,
         allow_anonymous: true,
+        client_identity: ClientIdentity::None,
+        proxies: Proxies::default(),
         durability: Durability::Commit,
         connections_max: 100_000,
     }

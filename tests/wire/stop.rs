@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use dunlin::{
     Broker, Config, QoS, StartError,
     codec::{Packet, ReasonCode, Version},
-    config::{Address, ClientCertificate, Tls, TlsVersion, Transport},
+    config::{Address, Tls, Transport},
     net::BindErrorKind,
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
@@ -115,13 +115,7 @@ async fn a_start_that_fails_says_why_and_leaves_nothing_behind() {
     std::net::TcpListener::bind(free).unwrap();
 
     let directory = Directory::new();
-    let tls = Tls {
-        certificate: directory.path("missing.pem"),
-        key: directory.path("missing.key"),
-        client_ca: None,
-        client_certificate: ClientCertificate::None,
-        version_min: TlsVersion::V12,
-    };
+    let tls = Tls::new(directory.path("missing.pem"), directory.path("missing.key"));
     let mut unreadable = config();
     unreadable.listeners = vec![listener("secure", Transport::Tls(tls))];
     match Broker::builder().config(unreadable).start().await {

@@ -33,7 +33,7 @@ fn config_with(transport: Transport) -> Config {
 }
 
 fn websocket() -> WebSocket {
-    WebSocket { path: "/mqtt".to_owned() }
+    WebSocket::default()
 }
 
 async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketStream<S> {
@@ -183,8 +183,11 @@ struct ByCertificate;
 
 impl Authenticate for ByCertificate {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Principal, Denial>> {
-        let decision = if credentials.has_certificate || credentials.user_name.is_none() {
-            Ok(Principal { user: credentials.has_certificate.then(|| "certified".into()), details: None })
+        let decision = if credentials.certificate.is_some() || credentials.user_name.is_none() {
+            Ok(Principal {
+                user: credentials.certificate.is_some().then(|| "certified".into()),
+                details: None,
+            })
         } else {
             Err(Denial { code: ReasonCode::NotAuthorized, why: "no certificate".into() })
         };
@@ -270,7 +273,7 @@ async fn client_certificates_decide_who_comes_in() {
     let mut site = Site::new();
     let certified = site.authority.issue(ExtendedKeyUsagePurpose::ClientAuth);
     let foreign = Site::new().authority.issue(ExtendedKeyUsagePurpose::ClientAuth);
-    site.tls.client_ca = Some(site.directory.write("ca.pem", &site.authority.pem));
+    site.tls.client_ca = vec![site.directory.write("ca.pem", &site.authority.pem)];
     for (client_certificate, is_required) in
         [(ClientCertificate::Optional, false), (ClientCertificate::Required, true)]
     {
