@@ -35,7 +35,7 @@ fn measure(
     topic: &str,
     is_allowed: bool,
 ) {
-    let rules = Rules::new(policy);
+    let rules = Rules::new(Some(policy.into()));
     let principal = Principal::named(user);
     let decide = || rules.decide(black_box(&principal), black_box("client-7"), action, black_box(topic));
     assert_eq!(!matches!(decide(), Decision::Denied(_)), is_allowed);

@@ -11,6 +11,7 @@ use std::{
 
 use dunlin::{
     control::{ControlSocket, Steer},
+    server::Plan,
     store::{BackedUp, DataDirectory, Existing, Progress, backup, control_socket},
 };
 use redb::Database;
@@ -37,6 +38,14 @@ impl Steer for Broker {
             meeting.wait();
         }
         backup(&self.database, to, existing, progress).map_err(|error| error.to_string())
+    }
+
+    fn plan(&self, _: &str) -> Result<Plan, String> {
+        Err("not asked here".into())
+    }
+
+    fn reload(&self) -> Result<Plan, String> {
+        Err("not asked here".into())
     }
 }
 
