@@ -184,7 +184,7 @@ impl Asked<'_> {
             Miss::Audience => {
                 let user = self.principal.user.as_deref();
                 let user = user.map_or("an anonymous client".into(), |user| format!("user {user}"));
-                format!("{user} as client {:?} is not meant", self.client_id)
+                format!("{user} with the client identifier {:?} is not meant", self.client_id)
             }
         }
     }

@@ -108,10 +108,10 @@ impl Template {
         self.0.iter().find(is_unusable)
     }
 
-    /// Whether a level that it matches may begin with `$` in the first level. Like a wildcard, a value there
-    /// does not open what is reserved: a client could call itself `$SYS`.
+    /// Whether it may match a level that begins with `$`. Like a wildcard, a value in the first level does not open
+    /// what is reserved: a client could call itself `$SYS`.
     pub(super) fn reaches_reserved(&self) -> bool {
-        matches!(self.0.first(), Some(Piece::Text(_)))
+        matches!(self.0.first(), Some(Piece::Text(text)) if text.starts_with('$'))
     }
 }
 
