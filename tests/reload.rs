@@ -85,7 +85,10 @@ fn limits_and_the_log_filter_change_at_once_and_the_rest_at_the_next_start() {
         assert_eq!(plan.live.len(), 2, "{plan:?}");
         assert!(plan.restart.iter().any(|change| change.starts_with("shards:")), "{plan:?}");
         assert_eq!(*bed.filters.lock().unwrap(), ["warn"]);
-        assert!(client.subscribe("u", QoS::AtLeastOnce).await.is_err(), "a second subscription is too many now");
+        assert!(
+            client.subscribe("u", QoS::AtLeastOnce).await.is_err(),
+            "a second subscription is too many now"
+        );
         // What waits for the next start is told until then, what has changed is not told again.
         let plan = bed.reload().await.unwrap();
         assert_eq!((plan.live.len(), plan.restart.len()), (0, 1), "{plan:?}");

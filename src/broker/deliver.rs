@@ -16,12 +16,15 @@ use crate::{
 };
 
 use super::{
-    Cause, DropReason, Event, Op, Outputs, Shard, Timer, Unspill,
+    Cause, DropReason, Event, Op, Outputs, Shard, Strain, Timer, Unspill,
     overflow::{SHED, given_up, is_over},
     publish::for_publisher,
     replay::Progress,
     router::{Group, Target},
 };
+
+/// The part of its outbox that QoS 0 may fill when memory runs out.
+const STRAINED: usize = 16;
 
 impl Shard {
     /// Delivers a message to sessions of this shard.
@@ -158,7 +161,9 @@ impl Shard {
             return;
         }
         let link = &mut self.links[id.slot as usize];
-        if link.outbox.len() >= outbox_bytes_max {
+        let is_strained = self.shared.strain.level() >= Strain::Transient;
+        let room = if is_strained { outbox_bytes_max / STRAINED } else { outbox_bytes_max };
+        if link.outbox.len() >= room {
             session.handle.set_presence(Presence::Busy);
             self.report_drop(slot, &outgoing, DropReason::OutboxFull, out);
             return;

@@ -20,6 +20,7 @@ mod replay;
 mod restore;
 mod router;
 mod shared;
+mod strain;
 mod subscribe;
 pub mod sys;
 mod timers;
@@ -37,6 +38,7 @@ pub use io::{Admission, Cause, Event, Forward, Misbehaviour, Outputs};
 pub use journal::{Batch, Entry, Op, Sequence, Target as JournalTarget, Targets, Unspill, Urgency};
 pub use router::{Group, Own, Route, Router, Target};
 pub use shared::{RetainedStore, Retaining, Shared};
+pub use strain::{Strain, StrainGauge};
 
 use crate::{
     acl::Principal,

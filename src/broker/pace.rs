@@ -7,7 +7,7 @@ use crate::{
     time::Timestamp,
 };
 
-use super::{Outputs, Shard, Timer, publish::Fault};
+use super::{Outputs, Shard, Strain, Timer, publish::Fault};
 
 /// The longest time in milliseconds for which a connection is not read because more came than may. A message
 /// that would take longer is refused: a client that hears nothing for so long would take the broker for dead.
@@ -21,6 +21,10 @@ impl Shard {
         id: LinkId,
         publish: &Publish<'_>,
     ) -> Result<(), Fault> {
+        if publish.delivery.packet_id().is_some() && self.shared.strain.level() == Strain::Messages {
+            let why = "the broker has no memory left for more messages";
+            return Err(Fault { code: ReasonCode::QuotaExceeded, why });
+        }
         let Some(bounds) = self.links[id.slot as usize].bounds_if_any() else { return Ok(()) };
         if bounds.allowances.is_empty() {
             return Ok(());

@@ -8,7 +8,7 @@ use crate::{
     acl::Principal,
     allowance::Allowance,
     auth::{Certificate, Credentials, Denial, Exchange, Step},
-    broker::{Refusal, admit},
+    broker::{Refusal, Strain, admit},
     codec::{
         self, Auth, AuthProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, DecodeError, Decoded,
         PACKET_BYTES_LIMIT, Packet, ReasonCode, Version,
@@ -179,6 +179,10 @@ async fn authenticate(
     let is_assigned = connect.client_id.is_empty();
     let refused = |refusal| Failure::Refused { client_id: connect.client_id.into(), refusal };
     admit(connect, &common.shared, &common.limits.load()).map_err(refused)?;
+    if common.shared.strain.level() >= Strain::Connections {
+        let why = "the broker has no memory left for more connections";
+        return Err(refused(Refusal::new(ReasonCode::ServerBusy, why)));
+    }
     // [MQTT-3.1.3-6] [MQTT-3.2.2-16]
     let client_id: Box<str> =
         if is_assigned { common.assign_client_id().into() } else { connect.client_id.into() };

@@ -17,6 +17,7 @@ mod pace;
 mod reauthentication;
 mod reload;
 mod storage;
+mod strain;
 
 use std::{
     fmt, io,
@@ -600,6 +601,7 @@ async fn run_shard(
             storage::serve_control(&cell.common, store);
         }
         tokio::task::spawn_local(storage::keep_alive(cell.clone()));
+        tokio::task::spawn_local(strain::watch(cell.clone()));
     }
     tokio::task::spawn_local({
         let pace = cell.pace.clone();

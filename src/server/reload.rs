@@ -2,7 +2,11 @@
 //! that has a fault changes nothing.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -33,6 +37,8 @@ pub struct Reloading {
 pub(super) struct Running {
     /// Its live keys are those of now, the others those of the start.
     config: Mutex<Config>,
+    /// Of this, what is asked often.
+    memory_bytes_max: AtomicUsize,
     reloading: Option<Reloading>,
     /// The access rules, if they come from the configuration.
     rules: Option<Arc<Rules>>,
@@ -77,7 +83,13 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Running {
     pub(super) fn new(config: Config, reloading: Option<Reloading>, rules: Option<Arc<Rules>>) -> Running {
-        Running { config: Mutex::new(config), reloading, rules }
+        let memory_bytes_max = AtomicUsize::new(config.memory_bytes_max);
+        Running { config: Mutex::new(config), memory_bytes_max, reloading, rules }
+    }
+
+    /// The budget of memory in bytes; zero is none.
+    pub(super) fn memory_bytes_max(&self) -> usize {
+        self.memory_bytes_max.load(Ordering::Relaxed)
     }
 
     fn config(&self) -> MutexGuard<'_, Config> {
@@ -176,6 +188,8 @@ impl Common {
         running.acl.clone_from(&config.acl);
         running.limits = Limits::clone(&limits);
         running.guard = config.guard.clone();
+        running.memory_bytes_max = config.memory_bytes_max;
+        self.running.memory_bytes_max.store(config.memory_bytes_max, Ordering::Relaxed);
         running.bans_file.clone_from(&config.bans_file);
         running.log.filter.clone_from(&config.log.filter);
         drop(running);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dunlin::{
     allowance::{Allowance, Rates},
+    broker::{DropReason, Strain},
     codec::{PacketKind, QoS, ReasonCode, Version},
 };
 
@@ -127,4 +128,35 @@ fn a_connection_that_ends_while_it_is_held_leaves_no_timer() {
     });
     world.advance_secs(60);
     world.assert_accounting();
+}
+
+#[test]
+fn a_broker_without_memory_takes_on_less_step_by_step() {
+    both(|version| {
+        let world = World::limited(|limits| limits.outbox_bytes_max = 16 * 1024);
+        let slow = world.connect(Setup::new(version, "slow"));
+        slow.subscribe("t", QoS::AtMostOnce);
+        let client = world.connect(Setup::new(version, "c").manual());
+        world.connect(Setup::new(version, "w")).subscribe("u", QoS::AtLeastOnce);
+        world.shared().strain.set(Strain::Transient);
+        slow.stall();
+        for _ in 0..100 {
+            client.publish("t", &"x".repeat(100), QoS::AtMostOnce);
+        }
+        let dropped = world.drops(DropReason::OutboxFull);
+        assert!((80..95).contains(&dropped), "{dropped} of what is for a slow client");
+        let id = client.publish("u", "x", QoS::AtLeastOnce);
+        client.expect_ack(PacketKind::PubAck, id);
+        world.shared().strain.set(Strain::Messages);
+        let id = client.publish("u", "x", QoS::AtLeastOnce);
+        if version.is_v5() {
+            client.expect_code(PacketKind::PubAck, id, ReasonCode::QuotaExceeded);
+        } else {
+            client.expect_nothing();
+        }
+        world.shared().strain.set(Strain::None);
+        let id = client.publish("u", "x", QoS::AtLeastOnce);
+        client.expect_ack(PacketKind::PubAck, id);
+        world.assert_accounting();
+    });
 }
