@@ -3,7 +3,10 @@
 //! Back ends are asked on the connection's own task, before the connection reaches its session. They may
 //! wait for disks and networks: no session waits with them.
 
+mod backoff;
 mod chain;
+pub mod password;
+pub mod scram;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
