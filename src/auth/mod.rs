@@ -3,9 +3,15 @@
 //! Back ends are asked on the connection's own task, before the connection reaches its session. They may
 //! wait for disks and networks: no session waits with them.
 
+mod backoff;
 pub mod certificate;
+mod chain;
+pub mod password;
+pub mod scram;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+pub use chain::{Chain, OpenError};
 
 use crate::{acl::Principal, codec::ReasonCode, config::ClientIdentity, net::Peer};
 
@@ -15,7 +21,7 @@ pub use certificate::{AlternativeName, Certificate};
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a client shows of itself in CONNECT.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     /// The client identifier, assigned if the client sent none.
     pub client_id: &'a str,
@@ -34,6 +40,21 @@ pub struct Credentials<'a> {
     /// The certificate that the client presented, if an authority of the listener signed it; or, if the identity is
     /// the common name, that which a trusted proxy has found good.
     pub certificate: Option<&'a Certificate>,
+    /// The user name that the client has proved already, if it is connected and authenticates anew.
+    pub proved: Option<&'a str>,
+}
+
+/// The password is left out.
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("client_id", &self.client_id)
+            .field("user_name", &self.user_name)
+            .field("has_password", &self.password.is_some())
+            .field("peer", &self.peer)
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a client is not let in.
@@ -75,6 +96,12 @@ pub trait Authenticate: Send + Sync + 'static {
 pub trait Backend: Send + Sync + 'static {
     /// Decides by what is in CONNECT, or leaves it to the next back end.
     fn check<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Verdict>;
+
+    /// The users that it has a list of, each with a digest that changes with what the user has to show. Of who is not
+    /// in it any more, or not so, connections are ended.
+    fn users(&self) -> Vec<(Box<str>, [u8; 32])> {
+        Vec::new()
+    }
 
     /// Begins an enhanced authentication by this method. `None` if it is none of this back end's.
     fn begin(&self, method: &str, credentials: Credentials<'_>) -> Option<Box<dyn Exchange>> {
@@ -118,12 +145,13 @@ pub struct ByListener;
 
 impl Authenticate for ByListener {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Principal, Denial>> {
-        Box::pin(std::future::ready(by_listener(credentials)))
+        Box::pin(std::future::ready(by_listener(&credentials)))
     }
 }
 
-fn by_listener(credentials: Credentials<'_>) -> Result<Principal, Denial> {
-    let Credentials { client_identity, certificate, user_name, .. } = credentials;
+/// What the listener says of a client that nobody else is asked about.
+fn by_listener(credentials: &Credentials<'_>) -> Result<Principal, Denial> {
+    let Credentials { client_identity, certificate, user_name, .. } = *credentials;
     match (certificate::principal(client_identity, certificate, user_name)?, certificate) {
         (Some(principal), _) => Ok(principal),
         (None, Some(certificate)) => {

@@ -12,6 +12,7 @@ mod check;
 mod client;
 mod completions;
 mod format;
+mod passwd;
 mod place;
 mod publish;
 mod reload;
@@ -64,6 +65,7 @@ Examples:
                                                Serve as a file says, but for one key
   dunlin check dunlin.toml                     Check a file, print the effective configuration
   dunlin certs certs                           Make certificates for development
+  dunlin passwd passwords add anna             Add a user for --password-file
   dunlin sub -t 'sensors/#' -v                 Print messages with their topics
   dunlin pub -t sensors/1 -m 21.5 -q 1         Publish a message
   dunlin bench latency --rate 10000            Measure latency under load
@@ -82,6 +84,8 @@ enum Command {
     Check(check::Arguments),
     /// Make a certificate authority, a server and a client certificate for development
     Certs(certs::Arguments),
+    /// Add, change and check users of a password file
+    Passwd(passwd::Arguments),
     /// Publish messages
     Pub(publish::Arguments),
     /// Subscribe to topics and print what arrives
@@ -117,6 +121,9 @@ struct Settings {
     /// Decide what clients may do by the rules in this file
     #[arg(long, value_name = "FILE")]
     acl_file: Option<PathBuf>,
+    /// Ask this file who clients are; `dunlin passwd` writes it. The same as a back end named "passwords"
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
     /// Let clients connect without authentication, on all listeners
     #[arg(long)]
     allow_anonymous: bool,
@@ -143,6 +150,7 @@ impl Settings {
             listen: self.listen,
             data_dir: self.data_dir,
             acl_file: self.acl_file,
+            password_file: self.password_file,
             allow_anonymous: self.allow_anonymous,
             log_filter: self.log,
             log_format: self.log_format,
@@ -169,6 +177,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::main(arguments),
         Command::Check(arguments) => check::main(arguments),
         Command::Certs(arguments) => certs::main(&arguments),
+        Command::Passwd(arguments) => passwd::main(arguments),
         Command::Pub(arguments) => publish::main(arguments),
         Command::Sub(arguments) => subscribe::main(arguments),
         Command::Bench(arguments) => bench::main(arguments),

@@ -29,6 +29,9 @@ impl Watch {
         let mut files: Vec<PathBuf> = file.into_iter().map(Path::to_path_buf).collect();
         files.push(config.bans_file.clone());
         files.extend(config.acl.iter().map(|acl| acl.file.clone()));
+        files.extend(
+            config.auth.backends.values().filter_map(|backend| backend.file().map(Path::to_path_buf)),
+        );
         Watch(files.into_iter().map(|file| (file.clone(), signature(&file))).collect())
     }
 

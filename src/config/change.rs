@@ -28,12 +28,15 @@ pub struct Change {
 
 /// Keys, and sections with a dot at the end, whose changes take effect at a reload. Of more that fit, the longest
 /// decides.
-const EFFECTS: [(&str, Effect); 7] = [
+const EFFECTS: [(&str, Effect); 9] = [
     ("limits.", Effect::Live),
     // The permits are handed out at the start.
     ("limits.handshakes_max", Effect::Restart),
     ("guard.", Effect::Live),
     ("auth.", Effect::Live),
+    // The threads are made at the start.
+    ("auth.passwords.", Effect::Restart),
+    ("listeners.auth", Effect::Live),
     ("acl.", Effect::Live),
     ("log.filter", Effect::Live),
     ("", Effect::Restart),

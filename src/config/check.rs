@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::Pat
 use ::config::{Value, ValueKind};
 
 use super::{
-    Address, BANS_FILE, ClientCertificate, ClientIdentity, Config, Durability, Limits, Listener, Log,
+    Address, Auth, BANS_FILE, ClientCertificate, ClientIdentity, Config, Durability, Limits, Listener, Log,
     LogFormat, Persistence, Proxies, ProxyProtocol, Tls, Transport,
     error::ConfigErrors,
     raw::{Kind, RawConfig, RawDurability, RawLimits, RawListener, RawLog, RawLogFormat, RawPersistence},
@@ -29,11 +29,18 @@ pub(super) struct Checker<'a> {
     pub(super) errors: &'a mut ConfigErrors,
 }
 
+/// The ways in which clients of a listener can prove who they are.
+struct Proofs {
+    has_back_ends: bool,
+    certificates: ClientCertificate,
+}
+
 /// What a listener takes over where it says nothing itself.
 struct Inherited<'a> {
     durability: RawDurability,
     window: Duration,
     limits: &'a Limits,
+    auth: &'a Auth,
 }
 
 fn durability(level: RawDurability, window: Duration) -> Durability {
@@ -51,9 +58,13 @@ impl Checker<'_> {
         let window = self.window("durability_interval_ms", raw.durability_interval_ms);
         let durability = durability(raw.durability, window);
         let data_dir = raw.data_dir.clone().unwrap_or(data_dir);
-        let inherited = Inherited { durability: raw.durability, window, limits: &limits };
+        let auth = self.auth(raw.auth);
+        let inherited = Inherited { durability: raw.durability, window, limits: &limits, auth: &auth };
+        let listeners = self.listeners(&raw.listeners, &inherited);
+        self.refuse_unused_backends(&auth, &raw.listeners);
         Config {
-            listeners: self.listeners(&raw.listeners, &inherited),
+            listeners,
+            auth,
             durability,
             limits,
             shards: if shards == 0 { default_shards } else { shards },
@@ -173,11 +184,17 @@ impl Checker<'_> {
         let (address, tls) = (address?, tls?);
         let client_identity = self.client_identity(key, raw, tls.as_ref(), &proxies);
         let is_local = is_local(&address) && proxies == Proxies::default();
-        let proof = match tls.as_ref().map_or(ClientCertificate::None, |tls| tls.client_certificate) {
-            ClientCertificate::None if client_identity != ClientIdentity::None => ClientCertificate::Optional,
-            asked => asked,
+        let auth = self.listener_chain(key, raw, inherited.auth);
+        let proofs = Proofs {
+            has_back_ends: !auth.is_empty(),
+            certificates: match tls.as_ref().map_or(ClientCertificate::None, |tls| tls.client_certificate) {
+                ClientCertificate::None if client_identity != ClientIdentity::None => {
+                    ClientCertificate::Optional
+                }
+                asked => asked,
+            },
         };
-        let allow_anonymous = self.allow_anonymous(key, raw.allow_anonymous, proof, is_local);
+        let allow_anonymous = self.allow_anonymous(key, raw.allow_anonymous, &proofs, is_local);
         let transport = match (raw.kind, tls) {
             (Kind::Ws | Kind::Wss, Some(tls)) => Transport::SecureWebSocket(web_socket, tls),
             (Kind::Ws | Kind::Wss, None) => Transport::WebSocket(web_socket),
@@ -192,6 +209,7 @@ impl Checker<'_> {
             allow_anonymous,
             client_identity,
             proxies,
+            auth,
             durability,
             connections_max,
         })
@@ -301,29 +319,25 @@ impl Checker<'_> {
         identity
     }
 
-    /// Who may connect without proof: on this machine anyone, elsewhere nobody unless it is written. Clients of
-    /// a proxy on this machine are elsewhere.
-    fn allow_anonymous(
-        &mut self,
-        key: &str,
-        written: Option<bool>,
-        certificates: ClientCertificate,
-        is_local: bool,
-    ) -> bool {
+    /// Who may connect without proof: where back ends are asked nobody, else on this machine anyone, elsewhere
+    /// nobody. Otherwise if it is written. Clients of a proxy on this machine are elsewhere.
+    fn allow_anonymous(&mut self, key: &str, written: Option<bool>, proofs: &Proofs, is_local: bool) -> bool {
         let key = format!("{key}.allow_anonymous");
-        match (written, certificates) {
+        match (written, proofs.certificates) {
             (Some(true), _) => return true,
+            (Some(false) | None, _) if proofs.has_back_ends => {}
             (Some(false), ClientCertificate::None) => self.refuse(
                 &key,
-                "is false, but clients have no way to prove who they are: set tls.client_certificate",
+                "is false, but clients have no way to prove who they are: set tls.client_certificate, or `auth` \
+                 and a back end in [auth.backends]",
             ),
             (Some(false), _) | (None, ClientCertificate::Required) => {}
             (None, _) if is_local => return true,
             (None, _) => self.refuse(
                 &key,
                 "must be set: clients of other machines could connect here without authentication; write \
-                 allow_anonymous = true (or --allow-anonymous) if that is meant, or use \
-                 tls.client_certificate = \"required\"",
+                 allow_anonymous = true (or --allow-anonymous) if that is meant, or use a password file \
+                 (--password-file) or tls.client_certificate = \"required\"",
             ),
         }
         false
@@ -389,7 +403,7 @@ impl Checker<'_> {
         })
     }
 
-    fn seconds(&mut self, key: &str, value: Integer, range: RangeInclusive<i64>) -> Duration {
+    pub(super) fn seconds(&mut self, key: &str, value: Integer, range: RangeInclusive<i64>) -> Duration {
         Duration::from_secs(self.number(key, value, range))
     }
 

@@ -12,6 +12,7 @@ use ::config::{Config as Merger, Value, ValueKind, builder::DefaultState};
 
 use super::{
     Config,
+    auth::RawAuth,
     check::Checker,
     default_shards,
     error::ConfigErrors,
@@ -52,6 +53,8 @@ pub struct Overrides {
     pub data_dir: Option<PathBuf>,
     /// `acl.file`.
     pub acl_file: Option<PathBuf>,
+    /// `file` of a back end of kind `password_file` with the name "passwords".
+    pub password_file: Option<PathBuf>,
     /// Writes `allow_anonymous = true` for all listeners.
     pub allow_anonymous: bool,
     /// `log.filter`.
@@ -256,6 +259,11 @@ impl<'a> Stack<'a> {
         }
         if let Some(path) = &overrides.acl_file {
             self.flag("--acl-file", "acl.file", &path.to_string_lossy(), directory);
+        }
+        if let Some(path) = &overrides.password_file {
+            let key = |name: &str| format!("auth.backends.{}.{name}", RawAuth::FLAG_BACKEND);
+            self.flag("--password-file", &key("kind"), "password_file", directory);
+            self.flag("--password-file", &key("file"), &path.to_string_lossy(), directory);
         }
         if let Some(filter) = &overrides.log_filter {
             self.flag(&format!("--log {filter}"), "log.filter", filter, directory);

@@ -6,6 +6,7 @@
 //! that reading it gives an equal value.
 
 mod acl;
+pub mod auth;
 mod change;
 mod check;
 mod error;
@@ -24,6 +25,7 @@ const BANS_FILE: &str = "bans.toml";
 
 pub use crate::limits::{Durability, Limits, Overflow};
 pub use acl::Acl;
+pub use auth::Auth;
 pub use change::{Change, Effect, changes};
 pub use error::{ConfigErrors, Problem};
 pub use load::{DEFAULT_FILE, Loaded, Overrides, Sources, Surroundings};
@@ -53,6 +55,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Limits of the broker.
     pub limits: Limits,
+    /// How the broker learns who clients are.
+    pub auth: Auth,
     /// Threads that own sessions, at least 1.
     pub shards: usize,
     /// Directory of the durable store.
@@ -128,6 +132,9 @@ pub struct Listener {
     pub client_identity: ClientIdentity,
     /// Proxies that stand before it.
     pub proxies: Proxies,
+    /// Names of the back ends that are asked who clients are, in this order. With none, what clients say of
+    /// themselves is not looked at.
+    pub auth: Vec<String>,
     /// What acknowledgements promise to those who connect here.
     pub durability: Durability,
     /// Connections at a time.
@@ -190,6 +197,7 @@ impl Default for Config {
             audit: Audit::default(),
             listeners: listeners.into(),
             limits,
+            auth: Auth::default(),
             shards: default_shards(),
             data_dir,
             persistence: Persistence::Disk,
@@ -215,6 +223,7 @@ impl Listener {
             allow_anonymous: true,
             client_identity: ClientIdentity::None,
             proxies: Proxies::default(),
+            auth: Vec::new(),
             durability: Durability::default(),
             connections_max: limits.connections_max,
         }

@@ -9,6 +9,7 @@ use super::{
     Address, ClientIdentity, Config, Durability, Limits, Log, LogFormat, Overflow, Persistence,
     ProxyProtocol, Transport,
     acl::RawAcl,
+    auth::RawAuth,
     guard::{RawAudit, RawGuard},
     tls::RawTls,
     unit::{Integer, Size},
@@ -32,6 +33,7 @@ pub(super) struct RawConfig {
     pub(super) limits: RawLimits,
     pub(super) guard: RawGuard,
     pub(super) audit: RawAudit,
+    pub(super) auth: RawAuth,
     pub(super) listeners: Vec<RawListener>,
 }
 
@@ -144,6 +146,9 @@ pub(super) struct RawListener {
     pub(super) path: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) allow_anonymous: Option<bool>,
+    /// The chain of this listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) auth: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connections_max: Option<Integer>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,6 +213,7 @@ impl Default for RawConfig {
             limits: RawLimits::default(),
             guard: RawGuard::default(),
             audit: RawAudit::default(),
+            auth: RawAuth::default(),
             listeners: vec![listener("127.0.0.1:1883"), listener("[::1]:1883")],
         }
     }
@@ -332,6 +338,7 @@ impl From<&Config> for RawConfig {
                 address: (&config.guard.address).into(),
             },
             audit: RawAudit::from(&config.audit),
+            auth: RawAuth::from(&config.auth),
             listeners: config.listeners.iter().map(RawListener::from).collect(),
         }
     }
@@ -399,6 +406,7 @@ impl From<&super::Listener> for RawListener {
             address,
             path,
             allow_anonymous: Some(listener.allow_anonymous),
+            auth: Some(listener.auth.clone()),
             connections_max: Some(integer(listener.connections_max)),
             durability: Some(listener.durability.into()),
             durability_interval_ms: interval_ms(listener.durability),

@@ -45,7 +45,7 @@ pub use client::{Client, ClientError, Delivered, Publication};
 use crate::{
     acl::{Authorize, PolicyErrors, Rules},
     audit::Audit,
-    auth::{Authenticate, Authenticator, ByListener},
+    auth::{Authenticate, Authenticator, ByListener, Chain, OpenError},
     broker::{Shard, Shared, sys},
     config::{Acl, Address, ClientIdentity, Config, Listener, Persistence, Proxies, Transport},
     guard::{BanFileError, Bans, Guard},
@@ -137,6 +137,8 @@ pub struct Broker {
     addresses: Vec<(String, LocalAddress)>,
     /// Those of the configuration.
     rules: Option<Arc<Rules>>,
+    /// The back ends of the configuration, if they are asked.
+    chain: Option<Arc<Chain>>,
     threads: Vec<ShardThread>,
     /// Set when the store fails.
     failure: Arc<Failure>,
@@ -153,7 +155,8 @@ struct ShardThread {
 /// What a broker is made of. See [`Broker::builder`].
 pub struct Builder {
     config: Config,
-    authenticator: Authenticator,
+    /// That of an embedder, instead of the one that the configuration says.
+    authenticator: Option<Authenticator>,
     authorize: Option<Arc<dyn Authorize>>,
     reloading: Option<Reloading>,
 }
@@ -174,6 +177,8 @@ pub enum StartError {
     Bans(BanFileError),
     /// The file of access rules cannot be used.
     Acl(PolicyErrors),
+    /// A back end for authentication cannot be used.
+    Auth(OpenError),
     /// The store cannot be opened.
     Store(StoreError),
     /// The system gives no thread, no runtime or no random numbers.
@@ -187,6 +192,7 @@ impl fmt::Display for StartError {
             StartError::Tls { listener, error } => write!(f, "listener '{listener}': {error}"),
             StartError::Bans(error) => error.fmt(f),
             StartError::Acl(errors) => errors.fmt(f),
+            StartError::Auth(error) => error.fmt(f),
             StartError::Store(error) => error.fmt(f),
             StartError::System(error) => write!(f, "the system refuses what the broker needs: {error}"),
         }
@@ -209,7 +215,8 @@ impl Builder {
         self
     }
 
-    /// Listens on this TCP address, and on no other than those given so. Anonymous clients may connect.
+    /// Listens on this TCP address, and on no other than those given so. Anonymous clients may connect,
+    /// unless the configuration has back ends that know others.
     #[must_use]
     pub fn listen(mut self, address: std::net::SocketAddr) -> Builder {
         let is_first = self.config.listeners == Config::default().listeners;
@@ -220,9 +227,10 @@ impl Builder {
             name: address.to_string(),
             address: Address::Tcp(address),
             transport: Transport::Plain,
-            allow_anonymous: true,
+            allow_anonymous: self.config.auth.chain.is_empty(),
             client_identity: ClientIdentity::None,
             proxies: Proxies::default(),
+            auth: self.config.auth.chain.clone(),
             durability: self.config.durability,
             connections_max: self.config.limits.connections_max,
         });
@@ -245,10 +253,11 @@ impl Builder {
         self
     }
 
-    /// Decides who clients are. By default each listener decides by its `allow_anonymous`.
+    /// Decides who clients are, instead of the back ends of the configuration. Without either, each listener
+    /// decides by its `allow_anonymous`.
     #[must_use]
     pub fn authenticator(mut self, authenticator: impl Authenticate) -> Builder {
-        self.authenticator = Arc::new(authenticator);
+        self.authenticator = Some(Arc::new(authenticator));
         self
     }
 
@@ -273,6 +282,15 @@ impl Builder {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(self) -> Result<Broker, StartError> {
         let Builder { config, authenticator, authorize, reloading } = self;
+        let chain = match authenticator {
+            None if !config.auth.backends.is_empty() => {
+                Some(Arc::new(Chain::open(&config).map_err(StartError::Auth)?))
+            }
+            None | Some(_) => None,
+        };
+        let authenticator = authenticator
+            .or_else(|| chain.clone().map(|chain| chain as Authenticator))
+            .unwrap_or_else(|| Arc::new(ByListener));
         let doors = open_doors(&config)?;
         let policy = config.acl.as_ref().map(Acl::load).transpose().map_err(StartError::Acl)?;
         // A program's own rules are not those of the configuration.
@@ -302,7 +320,7 @@ impl Builder {
             limits: ArcSwap::from_pointee(shared.limits.clone()),
             guard,
             audit,
-            running: Running::new(config.clone(), reloading, rules.clone()),
+            running: Running::new(config.clone(), reloading, rules.clone(), chain.clone()),
             commits: Arc::new(Observer::new(mailboxes.clone(), shared.clone(), failure.clone())),
             shared,
             clock,
@@ -322,6 +340,7 @@ impl Builder {
             addresses,
             rules,
             threads: Vec::new(),
+            chain,
             failure,
             doors: Arc::new(doors),
             stop_timeout: config.stop_timeout,
@@ -355,7 +374,7 @@ impl Broker {
     #[must_use]
     pub fn builder() -> Builder {
         let config = Config { persistence: Persistence::Memory, ..Config::default() };
-        Builder { config, authenticator: Arc::new(ByListener), authorize: None, reloading: None }
+        Builder { config, authenticator: None, authorize: None, reloading: None }
     }
 
     /// Names and addresses of the listeners, with the ports that they got.
@@ -386,6 +405,13 @@ impl Broker {
             of(door).into_iter().map(|validity| (door.name.clone(), validity)).collect::<Vec<_>>()
         };
         self.doors.iter().flat_map(|(door, _)| named(door)).collect()
+    }
+
+    /// The back ends of the configuration, to be replaced while the broker runs. `None` if it has none, or an
+    /// [`authenticator`](Builder::authenticator) was given.
+    #[must_use]
+    pub fn chain(&self) -> Option<&Arc<Chain>> {
+        self.chain.as_ref()
     }
 
     /// Connects a client in this process, without a socket. To the broker it is a client like any other: it

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::info;
+
 use crate::{
     acl::Principal,
     auth::{BoxFuture, Certificate, Credentials, Exchange, Step},
@@ -20,6 +22,8 @@ pub(crate) struct Reauthentication {
     peer: Peer,
     door: Arc<Door>,
     certificate: Option<Certificate>,
+    /// The user name that was proved last.
+    user: Option<Arc<str>>,
     /// The exchange under way.
     exchange: Option<Box<dyn Exchange>>,
 }
@@ -37,6 +41,7 @@ impl Reauthentication {
     pub(crate) fn new(
         connect: &Connect<'_>,
         client_id: &str,
+        user: Option<Arc<str>>,
         stream: &Stream,
         door: &Arc<Door>,
     ) -> Option<Box<Reauthentication>> {
@@ -49,6 +54,7 @@ impl Reauthentication {
             peer: *stream.peer(),
             door: door.clone(),
             certificate: certificate(stream, door),
+            user,
             exchange: None,
         }))
     }
@@ -80,6 +86,7 @@ impl Reauthentication {
                     allow_anonymous: self.door.allow_anonymous,
                     client_identity: self.door.client_identity,
                     certificate: self.certificate.as_ref(),
+                    proved: self.user.as_deref(),
                 };
                 self.exchange = common.authenticator.begin(&self.method, credentials);
             }
@@ -99,10 +106,15 @@ impl Reauthentication {
                     Step::Success(principal, data) => {
                         Outcome::Answer { reason: ReasonCode::Success, data, principal: Some(principal) }
                     }
-                    Step::Failure(denial) => Outcome::Failed(denial.disconnect_code()),
+                    Step::Failure(denial) => {
+                        let code = denial.disconnect_code();
+                        info!(target: "dunlin::auth", client = self.client_id, peer = %self.peer, %code, "denied: {}", denial.why);
+                        Outcome::Failed(code)
+                    }
                 },
             };
-            if matches!(outcome, Outcome::Answer { principal: Some(_), .. }) {
+            if let Outcome::Answer { principal: Some(principal), .. } = &outcome {
+                self.user.clone_from(&principal.user);
                 self.exchange = None;
             }
             (self, outcome)

@@ -2,6 +2,7 @@
 //! that has a fault changes nothing.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -16,8 +17,9 @@ use tracing::{info, warn};
 use crate::{
     acl::{Policy, Rules},
     audit::Record,
+    auth::Chain,
     broker::{Outputs, Shard},
-    config::{Change, Config, Effect, changes},
+    config::{Auth, Change, Config, Effect, changes},
     guard::Bans,
     limits::Limits,
     time::Timestamp,
@@ -42,6 +44,8 @@ pub(super) struct Running {
     reloading: Option<Reloading>,
     /// The access rules, if they come from the configuration.
     rules: Option<Arc<Rules>>,
+    /// The back ends that know who clients are, likewise.
+    chain: Option<Arc<Chain>>,
 }
 
 /// All that a configuration names, read and found right.
@@ -82,9 +86,14 @@ type Named = Vec<(String, String)>;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Running {
-    pub(super) fn new(config: Config, reloading: Option<Reloading>, rules: Option<Arc<Rules>>) -> Running {
+    pub(super) fn new(
+        config: Config,
+        reloading: Option<Reloading>,
+        rules: Option<Arc<Rules>>,
+        chain: Option<Arc<Chain>>,
+    ) -> Running {
         let memory_bytes_max = AtomicUsize::new(config.memory_bytes_max);
-        Running { config: Mutex::new(config), memory_bytes_max, reloading, rules }
+        Running { config: Mutex::new(config), memory_bytes_max, reloading, rules, chain }
     }
 
     /// The budget of memory in bytes; zero is none.
@@ -94,6 +103,16 @@ impl Running {
 
     fn config(&self) -> MutexGuard<'_, Config> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What differs. Without back ends at the start, those of a new configuration are asked after the next one.
+    fn changes(&self, running: &Config, config: &Config) -> Vec<Change> {
+        let mut changes = changes(running, config);
+        let is_asked = |key: &str| key.starts_with("auth.") || key.ends_with("].auth");
+        for change in changes.iter_mut().filter(|change| self.chain.is_none() && is_asked(&change.key)) {
+            change.effect = Effect::Restart;
+        }
+        changes
     }
 
     /// Reads all that a configuration names.
@@ -134,7 +153,7 @@ impl Common {
     /// What is wrong with what it names.
     pub(super) fn plan(&self, config: &Config) -> Result<Plan, String> {
         let prepared = self.running.prepare(config)?;
-        let plan = Plan::of(&changes(&self.running.config(), config));
+        let plan = Plan::of(&self.running.changes(&self.running.config(), config));
         let answers =
             self.ask(move |shard, now, _| (banned(shard, now, &prepared.bans), prepared.unallowed(shard)));
         Ok(plan.with(answers))
@@ -173,8 +192,16 @@ impl Common {
     fn take_over(&self, config: &Config) -> Result<Plan, String> {
         // All that can fail comes first.
         let prepared = self.running.prepare(config)?;
+        let gone = match &self.running.chain {
+            Some(chain) => {
+                let before = chain.users();
+                chain.replace(config).map_err(|error| error.to_string())?;
+                Gone::of(&before, &chain.users())
+            }
+            None => Gone::default(),
+        };
         let mut running = self.running.config();
-        let plan = Plan::of(&changes(&running, config));
+        let plan = Plan::of(&self.running.changes(&running, config));
         let limits = Arc::new(live_limits(&running.limits, &config.limits));
         self.limits.store(limits.clone());
         self.guard.set_limits(config.guard.clone());
@@ -186,6 +213,14 @@ impl Common {
             rules.replace(prepared.policy.clone());
         }
         running.acl.clone_from(&config.acl);
+        if self.running.chain.is_some() {
+            let passwords = running.auth.passwords.clone();
+            running.auth = Auth { passwords, ..config.auth.clone() };
+            for listener in &mut running.listeners {
+                let new = config.listeners.iter().find(|new| new.name == listener.name);
+                listener.auth = new.map_or_else(Vec::new, |new| new.auth.clone());
+            }
+        }
         running.limits = Limits::clone(&limits);
         running.guard = config.guard.clone();
         running.memory_bytes_max = config.memory_bytes_max;
@@ -195,7 +230,8 @@ impl Common {
         drop(running);
         let answers = self.ask(move |shard, now, out| {
             shard.set_limits(limits.clone());
-            let (cut, lost) = (banned(shard, now, &prepared.bans), prepared.unallowed(shard));
+            let cut = [banned(shard, now, &prepared.bans), gone.clients(shard)].concat();
+            let lost = prepared.unallowed(shard);
             for (client_id, why) in &cut {
                 let why = why.as_str().into();
                 shard.kick(now, client_id, crate::broker::Cause::Kicked { why }, out);
@@ -226,6 +262,36 @@ impl Plan {
         self
     }
 }
+
+/// Users that a list does not have any more, or whose password is another.
+#[derive(Default)]
+struct Gone(HashSet<Box<str>>);
+
+impl Gone {
+    fn of(before: &Users, after: &Users) -> Gone {
+        Gone(before.difference(after).map(|(user, _)| user.clone()).collect())
+    }
+
+    /// Their connected clients.
+    fn clients(&self, shard: &Shard) -> Named {
+        let mut found = Vec::new();
+        if !self.0.is_empty() {
+            shard.clients(|client_id, principal, _| {
+                if let Some(user) = principal.user.as_deref().filter(|user| self.0.contains(*user)) {
+                    found.push((
+                        client_id.to_owned(),
+                        format!("user '{user}' is gone or has another password"),
+                    ));
+                }
+                false
+            });
+        }
+        found
+    }
+}
+
+/// User names, each with a digest that changes with the password.
+type Users = HashSet<(Box<str>, [u8; 32])>;
 
 /// The limits of a new configuration, but for those that are of the start.
 fn live_limits(running: &Limits, new: &Limits) -> Limits {

@@ -37,6 +37,7 @@ fn listener(address: Address, transport: Transport) -> Listener {
         allow_anonymous: true,
         client_identity: ClientIdentity::None,
         proxies: Proxies::default(),
+        auth: Vec::new(),
         durability: Durability::Commit,
         connections_max: 10,
     }

@@ -17,6 +17,7 @@ mod closing;
 mod handshake;
 mod limits;
 mod mutated;
+mod passwords;
 mod peer;
 mod program;
 mod proxied;
@@ -137,6 +138,7 @@ pub(crate) fn listener(name: &str, transport: Transport) -> Listener {
         allow_anonymous: true,
         client_identity: ClientIdentity::None,
         proxies: Proxies::default(),
+        auth: Vec::new(),
         durability: Durability::Commit,
         connections_max: 100_000,
     }
