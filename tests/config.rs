@@ -354,6 +354,33 @@ fn listeners_that_make_no_sense_are_refused() {
             address.to_owned() + "kind = \"ws\"\nwebsocket_path = \"mqtt\"\n",
             "websocket_path: \"mqtt\" is not",
         ),
+        (address.to_owned() + "connections_max = 0\n", "connections_max: 0 is out of range; allowed: 1 to"),
+        (address.to_owned() + "name = \" \"\n", "listeners[0].name: is empty"),
+        (format!("{address}[[listeners]]\n{address}"), "listeners[1].address: 127.0.0.1:1 is already taken"),
+        (
+            format!("{address}[[listeners]]\naddress = \"0.0.0.0:1\"\nallow_anonymous = true\n"),
+            "listeners[1].address: 0.0.0.0:1 is already taken by listeners[0]",
+        ),
+        (
+            "kind = \"unix\"\npath = \"s\"\n[[listeners]]\nkind = \"unix\"\npath = \"s\"\n".into(),
+            "listeners[1].path: is the path of listeners[0]",
+        ),
+        (
+            format!("name = \"a\"\n{address}[[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:2\"\n"),
+            "listeners[1].name: \"a\" is",
+        ),
+    ];
+    assert_refused(&cases);
+    let found = problems("listeners = []\n");
+    assert!(found[0].starts_with("dunlin.toml:1:13: listeners: is empty"), "{found:?}");
+}
+
+/// The same of TLS and of what stands before a listener.
+#[test]
+fn certificates_and_proxies_that_make_no_sense_are_refused() {
+    let tls = "[listeners.tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+    let address = "address = \"127.0.0.1:1\"\n";
+    let cases = [
         (
             address.to_owned() + "allow_anonymous = true\nproxy_protocol = \"required\"\n",
             "listeners[0].trusted_proxies: is missing",
@@ -404,29 +431,17 @@ fn listeners_that_make_no_sense_are_refused() {
             address.to_owned() + "kind = \"tls\"\n" + tls + "[[listeners.tls.certificates]]\nkey = \"k\"\n",
             "tls.certificates[0].certificate: is missing",
         ),
-        (address.to_owned() + "connections_max = 0\n", "connections_max: 0 is out of range; allowed: 1 to"),
-        (address.to_owned() + "name = \" \"\n", "listeners[0].name: is empty"),
-        (format!("{address}[[listeners]]\n{address}"), "listeners[1].address: 127.0.0.1:1 is already taken"),
-        (
-            format!("{address}[[listeners]]\naddress = \"0.0.0.0:1\"\nallow_anonymous = true\n"),
-            "listeners[1].address: 0.0.0.0:1 is already taken by listeners[0]",
-        ),
-        (
-            "kind = \"unix\"\npath = \"s\"\n[[listeners]]\nkind = \"unix\"\npath = \"s\"\n".into(),
-            "listeners[1].path: is the path of listeners[0]",
-        ),
-        (
-            format!("name = \"a\"\n{address}[[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:2\"\n"),
-            "listeners[1].name: \"a\" is",
-        ),
     ];
+    assert_refused(&cases);
+}
+
+/// Each text of a listener has one problem, of which this is a part.
+fn assert_refused(cases: &[(String, &str)]) {
     for (text, part) in cases {
         let text = format!("[[listeners]]\n{text}");
         let found = problems(&text);
         assert!(found.len() == 1 && found[0].contains(part), "{text}\n{found:#?}\n{part}");
     }
-    let found = problems("listeners = []\n");
-    assert!(found[0].starts_with("dunlin.toml:1:13: listeners: is empty"), "{found:?}");
 }
 
 #[test]

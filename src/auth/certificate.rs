@@ -240,7 +240,7 @@ fn text(value: &Any<'_>) -> String {
         Tag::PrintableString | Tag::NumericString | Tag::Ia5String | Tag::VisibleString => {
             utf8().filter(|text| text.is_ascii())
         }
-        Tag::BmpString if value.data.len() % 2 == 0 => {
+        Tag::BmpString if value.data.len().is_multiple_of(2) => {
             let units: Vec<u16> =
                 value.data.chunks_exact(2).map(|unit| u16::from_be_bytes([unit[0], unit[1]])).collect();
             String::from_utf16(&units).ok()

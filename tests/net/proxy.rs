@@ -71,7 +71,6 @@ const V6: &[u8] = &[
     0, 1, 0x12, 0x67, 0x22, 0xb3,
 ];
 
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn table() -> Vec<(Vec<u8>, Expected)> {
     let text = |line: &str| line.as_bytes().to_vec();
     let client = "203.0.113.9:4711";

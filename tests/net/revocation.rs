@@ -103,7 +103,7 @@ async fn doubts_are_decided_as_configured() {
         (&past, Doubt::Allow, Doubt::Deny, Some("is past its next update")),
         (&past, Doubt::Deny, Doubt::Allow, None),
     ] {
-        set_lists(&mut site, &[list.clone()]);
+        set_lists(&mut site, std::slice::from_ref(list));
         (site.tls.revocation_unknown, site.tls.revocation_expired) = (unknown, expired);
         assert_refusal(&site, &client, expected).await;
     }
