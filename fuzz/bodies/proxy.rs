@@ -59,6 +59,7 @@ fn converse(bytes: &[u8], piece: usize) -> (Option<Option<std::net::IpAddr>>, Ve
         allow_anonymous: true,
         client_identity: ClientIdentity::None,
         proxies,
+        auth: Vec::new(),
         durability: Config::default().durability,
         connections_max: 1,
     };

@@ -7,7 +7,7 @@ use crate::vectors;
 /// Inputs of a target by name.
 type Named = Vec<(String, Vec<u8>)>;
 
-pub(crate) fn all() -> [(&'static str, Named); 7] {
+pub(crate) fn all() -> [(&'static str, Named); 8] {
     [
         ("acl", numbered(rules())),
         ("decode", packets()),
