@@ -3,6 +3,15 @@
 //! Back ends are asked on the connection's own task, before the connection reaches its session. They may
 //! wait for disks and networks: no session waits with them.
 
+pub mod background;
+pub mod clock;
+pub mod http;
+pub mod jwt;
+pub mod secret;
+#[cfg(test)]
+mod test_server;
+pub mod webhook;
+
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use crate::{acl::Principal, codec::ReasonCode, net::Peer};

@@ -5,6 +5,7 @@
 //! layers), [`Config::from_toml`] (one text) or [`Config::default`], and [`Config::to_toml`] writes it back so
 //! that reading it gives an equal value.
 
+pub mod auth;
 mod check;
 mod error;
 mod layer;

@@ -1,0 +1,5 @@
+//! Settings of authentication.
+
+pub mod jwt;
+pub mod url;
+pub mod webhook;
