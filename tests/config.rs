@@ -10,8 +10,9 @@ use std::{
 };
 
 use dunlin::config::{
-    Address, ClientCertificate, Config, ConfigErrors, Durability, Limits, Listener, Log, LogFormat, Overflow,
-    Overrides, Persistence, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
+    Address, Auth, ClientCertificate, Config, ConfigErrors, Durability, Limits, Listener, Log, LogFormat,
+    Overflow, Overrides, Persistence, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
+    auth::{Backend, Backoff, PasswordChecks, PasswordFile},
 };
 use proptest::prelude::*;
 
@@ -90,12 +91,14 @@ fn the_reference_file_has_every_key() {
         address,
         transport,
         allow_anonymous: true,
+        auth: vec!["local".into()],
         durability: Durability::Interval(Duration::from_millis(7)),
         connections_max: 1,
     };
     let socket: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let web_socket = WebSocket { path: "/".into() };
     let full = Config {
+        auth: auth(1),
         listeners: vec![
             listener("a", Address::Tcp(socket), Transport::SecureWebSocket(web_socket, tls)),
             listener("b", Address::Unix("/s".into()), Transport::Plain),
@@ -107,6 +110,17 @@ fn the_reference_file_has_every_key() {
     assert_eq!(of_reference, of_schema);
     // The commented listeners are valid, too.
     Config::from_toml(&uncommented).unwrap();
+}
+
+/// A back end called `local`, and limits made from a number.
+fn auth(number: u32) -> Auth {
+    let secs = Duration::from_secs(number.into());
+    Auth {
+        chain: vec!["local".into()],
+        backends: [("local".to_owned(), Backend::PasswordFile(PasswordFile { file: "/p".into() }))].into(),
+        backoff: Backoff { failures_max: number, wait_max: 2 * secs, wait_min: secs, ..Backoff::default() },
+        passwords: PasswordChecks { cache_time: secs, ..PasswordChecks::default() },
+    }
 }
 
 /// Collects the paths of all keys, without the indices of lists.
@@ -430,6 +444,7 @@ fn listeners() -> impl Strategy<Value = Vec<Listener>> {
                 address,
                 transport,
                 allow_anonymous: true,
+                auth: vec!["local".into()],
                 durability,
                 connections_max,
             }
@@ -468,6 +483,7 @@ proptest! {
         format in prop_oneof![Just(LogFormat::Auto), Just(LogFormat::Pretty), Just(LogFormat::Json)],
     ) {
         let config = Config {
+            auth: auth(sessions as u32 % 1000 + 1),
             listeners,
             durability,
             shards,
@@ -497,4 +513,97 @@ proptest! {
         let _ = Config::from_toml(&text);
         let _ = load("", &[("DUNLIN__LISTENERS", &text)], set(&[&format!("{key}={text}"), &text]));
     }
+}
+
+const LOCAL: &str = "[auth.backends.local]\nkind = \"password_file\"\nfile = \"p\"\n";
+const OTHER: &str = "[auth.backends.other]\nkind = \"password_file\"\nfile = \"/q\"\n";
+
+/// With back ends nobody is anonymous unless it is written, and the world may reach the listener.
+#[test]
+fn listeners_with_back_ends_let_nobody_in_that_proves_nothing() {
+    for (text, chain, allowed) in [
+        (LOCAL.to_owned(), &["local"][..], false),
+        (format!("{LOCAL}[[listeners]]\naddress = \"0.0.0.0:1\"\n"), &["local"], false),
+        (
+            format!("{LOCAL}[[listeners]]\naddress = \"0.0.0.0:1\"\nallow_anonymous = false\n"),
+            &["local"],
+            false,
+        ),
+        (
+            format!("{LOCAL}[[listeners]]\naddress = \"0.0.0.0:1\"\nallow_anonymous = true\n"),
+            &["local"],
+            true,
+        ),
+        (format!("{LOCAL}[[listeners]]\naddress = \"127.0.0.1:1\"\nauth = []\n"), &[], true),
+        (format!("[auth]\nchain = [\"other\", \"local\"]\n{LOCAL}{OTHER}"), &["other", "local"], false),
+        (
+            format!(
+                "[auth]\nchain = []\n{LOCAL}{OTHER}[[listeners]]\naddress = \"0.0.0.0:1\"\nauth = [\"other\"]\n\
+                 [[listeners]]\naddress = \"127.0.0.1:2\"\nauth = [\"local\"]\n"
+            ),
+            &["other"],
+            false,
+        ),
+    ] {
+        let config = load(&text, &[], Overrides::default()).unwrap();
+        let listener = &config.listeners[0];
+        assert_eq!(
+            (listener.auth.iter().map(String::as_str).collect::<Vec<_>>(), listener.allow_anonymous),
+            (chain.to_vec(), allowed),
+            "{text}"
+        );
+        assert_eq!(Config::from_toml(&config.to_toml()).unwrap(), config, "{text}");
+    }
+}
+
+#[test]
+fn mistakes_in_back_ends_are_told_with_their_keys() {
+    for (text, expected) in [
+        (
+            format!("{LOCAL}{OTHER}"),
+            "auth.chain: must be set, since their order matters: there are local, other",
+        ),
+        (
+            format!("[auth]\nchain = [\"lokal\"]\n{LOCAL}"),
+            "auth.chain: \"lokal\" is no back end; there are: local",
+        ),
+        (format!("[auth]\nchain = [\"local\", \"local\"]\n{LOCAL}"), "auth.chain: \"local\" is there twice"),
+        (
+            format!("{LOCAL}[[listeners]]\naddress = \"127.0.0.1:1\"\nauth = [\"x\"]\n"),
+            "listeners[0].auth: \"x\" is no back end",
+        ),
+        (format!("[auth]\nchain = []\n{LOCAL}"), "auth.backends.local: is in no chain"),
+        ("[auth.backends.local]\nfile = \"p\"\n".into(), "auth.backends.local.kind: is missing"),
+        ("[auth.backends.local]\nkind = \"password_file\"\n".into(), "auth.backends.local.file: is missing"),
+        (
+            "[auth.backends.local]\nkind = \"ldap\"\n".into(),
+            "auth.backends.local: unknown value `ldap` (allowed: password_file",
+        ),
+        (LOCAL.replace("file =", "fiel ="), "auth.backends.local: unknown key `fiel`; did you mean `file`?"),
+        (LOCAL.replace("local", "Local"), "auth.backends.Local: is no name"),
+        (
+            "[auth.backoff]\nwait_secs_min = 9\nwait_secs_max = 8\n".into(),
+            "auth.backoff.wait_secs_max: is less",
+        ),
+    ] {
+        let problems = problems(&text);
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{text}\n{problems:?}");
+    }
+}
+
+/// Paths are those of the layer that they are written in; a layer may change a single key of a back end.
+#[test]
+fn layers_change_keys_of_back_ends() {
+    let file = |config: &Config, name: &str| match &config.auth.backends[name] {
+        Backend::PasswordFile(backend) => backend.file.clone(),
+    };
+    let config = load(LOCAL, &[], Overrides::default()).unwrap();
+    assert!(file(&config, "local").is_absolute() && file(&config, "local").ends_with("p"));
+    let variables = [("DUNLIN__AUTH__BACKENDS__LOCAL__FILE", "other")];
+    let config = load(LOCAL, &variables, Overrides::default()).unwrap();
+    assert_eq!(file(&config, "local"), Path::new("/work-dir/other"));
+    let flag = Overrides { password_file: Some("mine".into()), ..Overrides::default() };
+    let config = load("", &[], flag).unwrap();
+    assert_eq!(file(&config, "passwords"), Path::new("/work-dir/mine"));
+    assert_eq!(config.listeners[0].auth, ["passwords"]);
 }

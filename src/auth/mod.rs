@@ -4,6 +4,7 @@
 //! wait for disks and networks: no session waits with them.
 
 pub mod background;
+mod chain;
 pub mod clock;
 pub mod http;
 pub mod jwt;
@@ -12,7 +13,9 @@ pub mod secret;
 mod test_server;
 pub mod webhook;
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+pub use chain::{Chain, OpenError};
 
 use crate::{acl::Principal, codec::ReasonCode, net::Peer};
 
@@ -20,7 +23,7 @@ use crate::{acl::Principal, codec::ReasonCode, net::Peer};
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a client shows of itself in CONNECT.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Credentials<'a> {
     /// The client identifier, assigned if the client sent none.
     pub client_id: &'a str,
@@ -36,6 +39,21 @@ pub struct Credentials<'a> {
     pub allow_anonymous: bool,
     /// Whether the client presented a certificate that an authority of the listener signed.
     pub has_certificate: bool,
+    /// The user name that the client has proved already, if it is connected and authenticates anew.
+    pub proved: Option<&'a str>,
+}
+
+/// The password is left out.
+impl fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("client_id", &self.client_id)
+            .field("user_name", &self.user_name)
+            .field("has_password", &self.password.is_some())
+            .field("peer", &self.peer)
+            .field("listener", &self.listener)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a client is not let in.
@@ -120,14 +138,17 @@ pub struct ByListener;
 
 impl Authenticate for ByListener {
     fn authenticate<'a>(&'a self, credentials: Credentials<'a>) -> BoxFuture<'a, Result<Principal, Denial>> {
-        let decision = if credentials.allow_anonymous || credentials.has_certificate {
-            Ok(Principal::default())
-        } else {
-            let why = format!("listener '{}' does not allow anonymous clients", credentials.listener);
-            Err(Denial { code: ReasonCode::NotAuthorized, why })
-        };
-        Box::pin(std::future::ready(decision))
+        Box::pin(std::future::ready(by_listener(&credentials)))
     }
+}
+
+/// What the listener says of a client that nobody else is asked about.
+fn by_listener(credentials: &Credentials<'_>) -> Result<Principal, Denial> {
+    if credentials.allow_anonymous || credentials.has_certificate {
+        return Ok(Principal::default());
+    }
+    let why = format!("listener '{}' does not allow anonymous clients", credentials.listener);
+    Err(Denial { code: ReasonCode::NotAuthorized, why })
 }
 
 /// How the broker authenticates.

@@ -102,6 +102,9 @@ struct Settings {
     /// Keep durable data in this directory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Ask this file who clients are; `dunlin passwd` writes it. The same as a back end named "passwords"
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
     /// Let clients connect without authentication, on all listeners
     #[arg(long)]
     allow_anonymous: bool,
@@ -122,6 +125,7 @@ impl Settings {
         let overrides = Overrides {
             listen: self.listen,
             data_dir: self.data_dir,
+            password_file: self.password_file,
             allow_anonymous: self.allow_anonymous,
             log_filter: self.log,
             log_format: self.log_format,

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::Pat
 use ::config::{Value, ValueKind};
 
 use super::{
-    Address, ClientCertificate, Config, Durability, Limits, Listener, Log, LogFormat, Persistence, Tls,
+    Address, Auth, ClientCertificate, Config, Durability, Limits, Listener, Log, LogFormat, Persistence, Tls,
     TlsVersion, Transport, WebSocket,
     error::ConfigErrors,
     raw::{
@@ -32,11 +32,18 @@ pub(super) struct Checker<'a> {
     pub(super) errors: &'a mut ConfigErrors,
 }
 
+/// The ways in which clients of a listener can prove who they are.
+struct Proofs {
+    has_back_ends: bool,
+    certificates: ClientCertificate,
+}
+
 /// What a listener takes over where it says nothing itself.
 struct Inherited<'a> {
     durability: RawDurability,
     window: Duration,
     limits: &'a Limits,
+    auth: &'a Auth,
 }
 
 fn durability(level: RawDurability, window: Duration) -> Durability {
@@ -53,9 +60,13 @@ impl Checker<'_> {
         let shards = self.number("shards", raw.shards, 0..=1024);
         let window = self.window("durability_interval_ms", raw.durability_interval_ms);
         let durability = durability(raw.durability, window);
-        let inherited = Inherited { durability: raw.durability, window, limits: &limits };
+        let auth = self.auth(raw.auth);
+        let inherited = Inherited { durability: raw.durability, window, limits: &limits, auth: &auth };
+        let listeners = self.listeners(&raw.listeners, &inherited);
+        self.refuse_unused_backends(&auth, &raw.listeners);
         Config {
-            listeners: self.listeners(&raw.listeners, &inherited),
+            listeners,
+            auth,
             durability,
             limits,
             shards: if shards == 0 { default_shards } else { shards },
@@ -167,7 +178,12 @@ impl Checker<'_> {
             None => inherited.limits.connections_max,
         };
         let (address, tls) = (address?, tls?);
-        let allow_anonymous = self.allow_anonymous(key, raw.allow_anonymous, &address, tls.as_ref());
+        let auth = self.listener_chain(key, raw, inherited.auth);
+        let proofs = Proofs {
+            has_back_ends: !auth.is_empty(),
+            certificates: tls.as_ref().map_or(ClientCertificate::None, |tls| tls.client_certificate),
+        };
+        let allow_anonymous = self.allow_anonymous(key, raw.allow_anonymous, &address, &proofs);
         let transport = match (raw.kind, tls) {
             (Kind::Ws | Kind::Wss, Some(tls)) => Transport::SecureWebSocket(web_socket, tls),
             (Kind::Ws | Kind::Wss, None) => Transport::WebSocket(web_socket),
@@ -175,7 +191,7 @@ impl Checker<'_> {
             (Kind::Tcp | Kind::Tls | Kind::Unix, None) => Transport::Plain,
         };
         let name = raw.name.clone().unwrap_or_else(|| default_name(raw.kind, &address));
-        Some(Listener { name, address, transport, allow_anonymous, durability, connections_max })
+        Some(Listener { name, address, transport, allow_anonymous, auth, durability, connections_max })
     }
 
     /// What a listener promises: what is written there, else what is written for all.
@@ -302,29 +318,31 @@ impl Checker<'_> {
         WebSocket { path }
     }
 
-    /// Who may connect without proof: on this machine anyone, elsewhere nobody unless it is written.
+    /// Who may connect without proof: where back ends are asked nobody, else on this machine anyone, elsewhere
+    /// nobody. Otherwise if it is written.
     fn allow_anonymous(
         &mut self,
         key: &str,
         written: Option<bool>,
         address: &Address,
-        tls: Option<&Tls>,
+        proofs: &Proofs,
     ) -> bool {
-        let certificates = tls.map_or(ClientCertificate::None, |tls| tls.client_certificate);
         let key = format!("{key}.allow_anonymous");
-        match (written, certificates) {
+        match (written, proofs.certificates) {
             (Some(true), _) => return true,
+            (Some(false) | None, _) if proofs.has_back_ends => {}
             (Some(false), ClientCertificate::None) => self.refuse(
                 &key,
-                "is false, but clients have no way to prove who they are: set tls.client_certificate",
+                "is false, but clients have no way to prove who they are: set tls.client_certificate, or `auth` \
+                 and a back end in [auth.backends]",
             ),
             (Some(false), _) | (None, ClientCertificate::Required) => {}
             (None, _) if is_local(address) => return true,
             (None, _) => self.refuse(
                 &key,
                 "must be set: clients of other machines could connect here without authentication; write \
-                 allow_anonymous = true (or --allow-anonymous) if that is meant, or use \
-                 tls.client_certificate = \"required\"",
+                 allow_anonymous = true (or --allow-anonymous) if that is meant, or use a password file \
+                 (--password-file) or tls.client_certificate = \"required\"",
             ),
         }
         false
@@ -368,7 +386,7 @@ impl Checker<'_> {
         }
     }
 
-    fn number<T: TryFrom<i64> + Default>(
+    pub(super) fn number<T: TryFrom<i64> + Default>(
         &mut self,
         key: &str,
         value: Integer,
@@ -378,14 +396,19 @@ impl Checker<'_> {
         self.in_range(key, value.0, &range, || format!("{value} is out of range; allowed: {min} to {max}"))
     }
 
-    fn bytes<T: TryFrom<i64> + Default>(&mut self, key: &str, value: Size, range: RangeInclusive<i64>) -> T {
+    pub(super) fn bytes<T: TryFrom<i64> + Default>(
+        &mut self,
+        key: &str,
+        value: Size,
+        range: RangeInclusive<i64>,
+    ) -> T {
         let (min, max) = (Size(*range.start()), Size(*range.end()));
         self.in_range(key, value.0, &range, || {
             format!("{value} is out of range; allowed: {min} to {max} (bytes)")
         })
     }
 
-    fn seconds(&mut self, key: &str, value: Integer, range: RangeInclusive<i64>) -> Duration {
+    pub(super) fn seconds(&mut self, key: &str, value: Integer, range: RangeInclusive<i64>) -> Duration {
         Duration::from_secs(self.number(key, value, range))
     }
 
@@ -404,7 +427,7 @@ impl Checker<'_> {
         })
     }
 
-    fn refuse(&mut self, key: &str, message: impl Into<String>) {
+    pub(super) fn refuse(&mut self, key: &str, message: impl Into<String>) {
         let place = place(self.merged, key).unwrap_or("configuration").to_owned();
         self.errors.of_key(&place, key, message);
     }

@@ -45,6 +45,14 @@ impl ConfigErrors {
         self.keys.contains(key)
     }
 
+    /// Whether this key, or one in it, has a problem.
+    pub(super) fn has_in(&self, key: &str) -> bool {
+        let is_in = |other: &String| {
+            other.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.keys.iter().any(is_in)
+    }
+
     /// The value if nothing is wrong, else the problems.
     pub(super) fn or<T>(self, value: T) -> Result<T, Self> {
         if self.problems.is_empty() { Ok(value) } else { Err(self) }

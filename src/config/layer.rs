@@ -18,13 +18,34 @@ use super::{
 
 /// Keys whose values are paths. A path is relative to the file that it is written in, or else to the working
 /// directory, and is made absolute before layers are merged and that is forgotten.
-const PATHS: [&str; 5] = [
+const PATHS: [&str; 11] = [
     "data_dir",
+    // `*` stands for any name.
+    "auth.backends.*.file",
+    "auth.backends.*.ca_file",
+    "auth.backends.*.jwks_file",
+    "auth.backends.*.public_key_file",
+    "auth.backends.*.secret_file",
+    "auth.backends.*.secret_headers.*.file",
     "listeners.path",
     "listeners.tls.certificate",
     "listeners.tls.key",
     "listeners.tls.client_ca",
 ];
+
+/// Whether the value of a key (without the indices of arrays) is a path.
+fn is_path(key: &str) -> bool {
+    PATHS.iter().any(|pattern| {
+        let (mut names, mut key) = (pattern.split('.'), key.split('.'));
+        loop {
+            match (names.next(), key.next()) {
+                (None, None) => return true,
+                (Some(name), Some(written)) if name == "*" || name == written => {}
+                (Some(_) | None, _) => return false,
+            }
+        }
+    })
+}
 
 /// Values by the path of their key, as `config` merges them.
 #[derive(Clone, Debug)]
@@ -177,7 +198,7 @@ impl Reader<'_> {
     fn value(&self, pattern: &str, value: &Spanned<DeValue<'_>>) -> Value {
         let origin = (self.place)(value.span().start);
         let kind = match value.get_ref() {
-            DeValue::String(text) if PATHS.contains(&pattern) => ValueKind::String(self.absolute(text)),
+            DeValue::String(text) if is_path(pattern) => ValueKind::String(self.absolute(text)),
             DeValue::String(text) => ValueKind::String(text.to_string()),
             // The strict pass lets only integers through that fit.
             DeValue::Integer(integer) => {

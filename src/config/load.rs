@@ -12,6 +12,7 @@ use ::config::{Config as Merger, Value, ValueKind, builder::DefaultState};
 
 use super::{
     Config,
+    auth::RawAuth,
     check::Checker,
     default_shards,
     error::ConfigErrors,
@@ -50,6 +51,8 @@ pub struct Overrides {
     pub listen: Vec<String>,
     /// `data_dir`.
     pub data_dir: Option<PathBuf>,
+    /// `file` of a back end of kind `password_file` with the name "passwords".
+    pub password_file: Option<PathBuf>,
     /// Writes `allow_anonymous = true` for all listeners.
     pub allow_anonymous: bool,
     /// `log.filter`.
@@ -251,6 +254,11 @@ impl<'a> Stack<'a> {
         }
         if let Some(path) = &overrides.data_dir {
             self.flag("--data-dir", "data_dir", &path.to_string_lossy(), directory);
+        }
+        if let Some(path) = &overrides.password_file {
+            let key = |name: &str| format!("auth.backends.{}.{name}", RawAuth::FLAG_BACKEND);
+            self.flag("--password-file", &key("kind"), "password_file", directory);
+            self.flag("--password-file", &key("file"), &path.to_string_lossy(), directory);
         }
         if let Some(filter) = &overrides.log_filter {
             self.flag(&format!("--log {filter}"), "log.filter", filter, directory);

@@ -15,6 +15,7 @@ mod strict;
 mod unit;
 
 pub use crate::limits::{Durability, Limits, Overflow};
+pub use auth::Auth;
 pub use error::{ConfigErrors, Problem};
 pub use load::{DEFAULT_FILE, Loaded, Overrides, Sources, Surroundings};
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Limits of the broker.
     pub limits: Limits,
+    /// How the broker learns who clients are.
+    pub auth: Auth,
     /// Threads that own sessions, at least 1.
     pub shards: usize,
     /// Directory of the durable store.
@@ -80,6 +83,9 @@ pub struct Listener {
     pub transport: Transport,
     /// Whether clients that prove nothing about themselves may connect.
     pub allow_anonymous: bool,
+    /// Names of the back ends that are asked who clients are, in this order. With none, what clients say of
+    /// themselves is not looked at.
+    pub auth: Vec<String>,
     /// What acknowledgements promise to those who connect here.
     pub durability: Durability,
     /// Connections at a time.
@@ -179,6 +185,7 @@ impl Default for Config {
         Self {
             listeners: listeners.into(),
             limits,
+            auth: Auth::default(),
             shards: default_shards(),
             data_dir: Surroundings::of_process().data_dir(),
             persistence: Persistence::Disk,
@@ -201,6 +208,7 @@ impl Listener {
             address: Address::Tcp(address),
             transport: Transport::Plain,
             allow_anonymous: true,
+            auth: Vec::new(),
             durability: Durability::default(),
             connections_max: limits.connections_max,
         }

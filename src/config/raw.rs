@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Address, Config, Durability, Limits, Log, LogFormat, Overflow, Persistence, Transport,
+    auth::RawAuth,
     unit::{Integer, Size},
 };
 
@@ -25,6 +26,7 @@ pub(super) struct RawConfig {
     pub(super) stop: RawStop,
     pub(super) log: RawLog,
     pub(super) limits: RawLimits,
+    pub(super) auth: RawAuth,
     pub(super) listeners: Vec<RawListener>,
 }
 
@@ -137,6 +139,9 @@ pub(super) struct RawListener {
     pub(super) path: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) allow_anonymous: Option<bool>,
+    /// The chain of this listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) auth: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) connections_max: Option<Integer>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -221,6 +226,7 @@ impl Default for RawConfig {
             stop: RawStop::default(),
             log: RawLog::default(),
             limits: RawLimits::default(),
+            auth: RawAuth::default(),
             listeners: vec![listener("127.0.0.1:1883"), listener("[::1]:1883")],
         }
     }
@@ -308,7 +314,7 @@ fn interval_ms(durability: Durability) -> Option<Integer> {
 }
 
 /// An integer as TOML can hold it; the checked values come from there, so that they always fit.
-fn integer(value: impl TryInto<i64>) -> Integer {
+pub(super) fn integer(value: impl TryInto<i64>) -> Integer {
     Integer(value.try_into().unwrap_or(i64::MAX))
 }
 
@@ -336,6 +342,7 @@ impl From<&Config> for RawConfig {
             stop: RawStop { timeout_secs: integer(config.stop_timeout.as_secs()) },
             log: RawLog::from(&config.log),
             limits: RawLimits::from(&config.limits),
+            auth: RawAuth::from(&config.auth),
             listeners: config.listeners.iter().map(RawListener::from).collect(),
         }
     }
@@ -403,6 +410,7 @@ impl From<&super::Listener> for RawListener {
             address,
             path,
             allow_anonymous: Some(listener.allow_anonymous),
+            auth: Some(listener.auth.clone()),
             connections_max: Some(integer(listener.connections_max)),
             durability: Some(listener.durability.into()),
             durability_interval_ms: interval_ms(listener.durability),

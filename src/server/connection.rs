@@ -69,6 +69,7 @@ pub(crate) fn start(cell: &Rc<ShardCell>, arrival: Arrival) {
         debug_assert!(false, "the handshake lets nothing but CONNECT through");
         return;
     };
+    let user = principal.user.clone();
     let admission = Admission {
         connect: &connect,
         assigned_client_id: is_assigned.then_some(&*client_id),
@@ -81,7 +82,7 @@ pub(crate) fn start(cell: &Rc<ShardCell>, arrival: Arrival) {
     let present = Present::new(cell);
     match cell.turn(|shard, now, out| shard.connect(now, &admission, out)) {
         Ok(id) => {
-            let authentication = Reauthentication::new(&connect, &client_id, &stream, &door);
+            let authentication = Reauthentication::new(&connect, &client_id, user, &stream, &door);
             let connection = Connection {
                 id,
                 version: connect.version,

@@ -170,6 +170,7 @@ async fn authenticate(
         listener: &door.name,
         allow_anonymous: door.allow_anonymous,
         has_certificate: stream.peer_certificates().is_some(),
+        proved: None,
     };
     let denied = |denial: Denial| {
         let code = denial.conn_ack_code();

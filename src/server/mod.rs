@@ -39,7 +39,7 @@ pub use client::{Client, ClientError, Delivered, Publication};
 
 use crate::{
     acl::Authorize,
-    auth::{Authenticate, Authenticator, ByListener},
+    auth::{Authenticate, Authenticator, ByListener, Chain, OpenError},
     broker::{Shard, Shared, sys},
     config::{Address, Config, Listener, Persistence, Transport},
     limits::Durability,
@@ -120,6 +120,8 @@ impl Common {
 pub struct Broker {
     common: Arc<Common>,
     addresses: Vec<(String, LocalAddress)>,
+    /// The back ends of the configuration, if they are asked.
+    chain: Option<Arc<Chain>>,
     threads: Vec<ShardThread>,
     /// Set when the store fails.
     failure: Arc<Failure>,
@@ -136,7 +138,8 @@ struct ShardThread {
 /// What a broker is made of. See [`Broker::builder`].
 pub struct Builder {
     config: Config,
-    authenticator: Authenticator,
+    /// That of an embedder, instead of the one that the configuration says.
+    authenticator: Option<Authenticator>,
     authorize: Option<Arc<dyn Authorize>>,
 }
 
@@ -152,6 +155,8 @@ pub enum StartError {
         /// Why.
         error: TlsError,
     },
+    /// A back end for authentication cannot be used.
+    Auth(OpenError),
     /// The store cannot be opened.
     Store(StoreError),
     /// The system gives no thread, no runtime or no random numbers.
@@ -163,6 +168,7 @@ impl fmt::Display for StartError {
         match self {
             StartError::Bind(error) => error.fmt(f),
             StartError::Tls { listener, error } => write!(f, "listener '{listener}': {error}"),
+            StartError::Auth(error) => error.fmt(f),
             StartError::Store(error) => error.fmt(f),
             StartError::System(error) => write!(f, "the system refuses what the broker needs: {error}"),
         }
@@ -185,7 +191,8 @@ impl Builder {
         self
     }
 
-    /// Listens on this TCP address, and on no other than those given so. Anonymous clients may connect.
+    /// Listens on this TCP address, and on no other than those given so. Anonymous clients may connect,
+    /// unless the configuration has back ends that know others.
     #[must_use]
     pub fn listen(mut self, address: std::net::SocketAddr) -> Builder {
         let is_first = self.config.listeners == Config::default().listeners;
@@ -196,7 +203,8 @@ impl Builder {
             name: address.to_string(),
             address: Address::Tcp(address),
             transport: Transport::Plain,
-            allow_anonymous: true,
+            allow_anonymous: self.config.auth.chain.is_empty(),
+            auth: self.config.auth.chain.clone(),
             durability: self.config.durability,
             connections_max: self.config.limits.connections_max,
         });
@@ -219,10 +227,11 @@ impl Builder {
         self
     }
 
-    /// Decides who clients are. By default each listener decides by its `allow_anonymous`.
+    /// Decides who clients are, instead of the back ends of the configuration. Without either, each listener
+    /// decides by its `allow_anonymous`.
     #[must_use]
     pub fn authenticator(mut self, authenticator: impl Authenticate) -> Builder {
-        self.authenticator = Arc::new(authenticator);
+        self.authenticator = Some(Arc::new(authenticator));
         self
     }
 
@@ -239,6 +248,15 @@ impl Builder {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(self) -> Result<Broker, StartError> {
         let Builder { config, authenticator, authorize } = self;
+        let chain = match authenticator {
+            None if !config.auth.backends.is_empty() => {
+                Some(Arc::new(Chain::open(&config).map_err(StartError::Auth)?))
+            }
+            None | Some(_) => None,
+        };
+        let authenticator = authenticator
+            .or_else(|| chain.clone().map(|chain| chain as Authenticator))
+            .unwrap_or_else(|| Arc::new(ByListener));
         let doors = open_doors(&config)?;
         let clock = Clock::start();
         let storage = Storage::open(&config, clock.now()).await.map_err(StartError::Store)?;
@@ -274,6 +292,7 @@ impl Builder {
             common,
             addresses,
             threads: Vec::new(),
+            chain,
             failure,
             doors: Arc::new(doors),
             stop_timeout: config.stop_timeout,
@@ -307,13 +326,20 @@ impl Broker {
     #[must_use]
     pub fn builder() -> Builder {
         let config = Config { persistence: Persistence::Memory, ..Config::default() };
-        Builder { config, authenticator: Arc::new(ByListener), authorize: None }
+        Builder { config, authenticator: None, authorize: None }
     }
 
     /// Names and addresses of the listeners, with the ports that they got.
     #[must_use]
     pub fn addresses(&self) -> &[(String, LocalAddress)] {
         &self.addresses
+    }
+
+    /// The back ends of the configuration, to be replaced while the broker runs. `None` if it has none, or an
+    /// [`authenticator`](Builder::authenticator) was given.
+    #[must_use]
+    pub fn chain(&self) -> Option<&Arc<Chain>> {
+        self.chain.as_ref()
     }
 
     /// Connects a client in this process, without a socket. To the broker it is a client like any other: it

@@ -20,6 +20,8 @@ pub(crate) struct Reauthentication {
     peer: Peer,
     door: Arc<Door>,
     has_certificate: bool,
+    /// The user name that was proved last.
+    user: Option<Arc<str>>,
     /// The exchange under way.
     exchange: Option<Box<dyn Exchange>>,
 }
@@ -37,6 +39,7 @@ impl Reauthentication {
     pub(crate) fn new(
         connect: &Connect<'_>,
         client_id: &str,
+        user: Option<Arc<str>>,
         stream: &Stream,
         door: &Arc<Door>,
     ) -> Option<Box<Reauthentication>> {
@@ -49,6 +52,7 @@ impl Reauthentication {
             peer: *stream.peer(),
             door: door.clone(),
             has_certificate: stream.peer_certificates().is_some(),
+            user,
             exchange: None,
         }))
     }
@@ -79,6 +83,7 @@ impl Reauthentication {
                     listener: &self.door.name,
                     allow_anonymous: self.door.allow_anonymous,
                     has_certificate: self.has_certificate,
+                    proved: self.user.as_deref(),
                 };
                 self.exchange = common.authenticator.begin(&self.method, credentials);
             }
@@ -101,7 +106,8 @@ impl Reauthentication {
                     Step::Failure(denial) => Outcome::Failed(denial.disconnect_code()),
                 },
             };
-            if matches!(outcome, Outcome::Answer { principal: Some(_), .. }) {
+            if let Outcome::Answer { principal: Some(principal), .. } = &outcome {
+                self.user.clone_from(&principal.user);
                 self.exchange = None;
             }
             (self, outcome)

@@ -31,6 +31,7 @@ fn listener(address: Address, transport: Transport) -> Listener {
         address,
         transport,
         allow_anonymous: true,
+        auth: Vec::new(),
         durability: Durability::Commit,
         connections_max: 10,
     }

@@ -133,6 +133,7 @@ pub(crate) fn listener(name: &str, transport: Transport) -> Listener {
         address: Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 0))),
         transport,
         allow_anonymous: true,
+        auth: Vec::new(),
         durability: Durability::Commit,
         connections_max: 100_000,
     }

@@ -59,6 +59,7 @@ fn credentials<'a>(user_name: Option<&'a str>, password: Option<&'a [u8]>) -> Cr
         listener: "test",
         allow_anonymous: false,
         has_certificate: false,
+        proved: None,
     }
 }
 
