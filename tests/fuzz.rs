@@ -17,6 +17,8 @@ mod records;
 mod round_trip;
 #[path = "../fuzz/bodies/session.rs"]
 mod session;
+#[path = "../fuzz/bodies/tokens.rs"]
+mod tokens;
 #[path = "../fuzz/bodies/topics.rs"]
 mod topics;
 #[path = "../fuzz/bodies/websocket.rs"]
@@ -48,6 +50,7 @@ const TOPICS: Target = Target { name: "topics", run: topics::run, rounds: 4_000 
 const SESSION: Target = Target { name: "session", run: session::run, rounds: 1_500 };
 const WEBSOCKET: Target = Target { name: "websocket", run: websocket::run, rounds: 4_000 };
 const RECORDS: Target = Target { name: "records", run: records::run, rounds: 40_000 };
+const TOKENS: Target = Target { name: "tokens", run: tokens::run, rounds: 40_000 };
 
 #[test]
 fn any_bytes_are_decoded_or_refused() {
@@ -77,6 +80,11 @@ fn a_websocket_gives_back_what_was_sent_however_it_is_cut() {
 #[test]
 fn stored_bytes_are_read_or_refused() {
     check(&RECORDS);
+}
+
+#[test]
+fn claims_make_a_whole_principal_or_none() {
+    check(&TOKENS);
 }
 
 /// Not a test: gives the fuzzer what to start from.

@@ -7,7 +7,7 @@ use crate::vectors;
 /// Inputs of a target by name.
 type Named = Vec<(String, Vec<u8>)>;
 
-pub(crate) fn all() -> [(&'static str, Named); 6] {
+pub(crate) fn all() -> [(&'static str, Named); 7] {
     [
         ("decode", packets()),
         ("round_trip", packets()),
@@ -15,6 +15,7 @@ pub(crate) fn all() -> [(&'static str, Named); 6] {
         ("session", numbered(sessions())),
         ("websocket", numbered(websockets())),
         ("records", numbered(records())),
+        ("tokens", numbered(tokens())),
     ]
 }
 
@@ -38,6 +39,18 @@ fn packets() -> Named {
         }
     }
     inputs
+}
+
+/// Claims, a token and a set of keys.
+fn tokens() -> Vec<Vec<u8>> {
+    let texts = [
+        r#"{"sub":"u","c":"client","exp":1700000600,"nbf":1,"iat":1}"#,
+        r#"{"sub":"u","c":"client","g":{"r":["x","y"]},"a":true,"b":{"c":1.5}}"#,
+        r#"{"sub":"u","c":"client","aud":["z"],"acl":{}}"#,
+        r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"k","use":"sig"}]}"#,
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1In0.AAAA",
+    ];
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
 /// Filters and names, put in, looked up and taken out.

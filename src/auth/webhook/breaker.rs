@@ -134,11 +134,11 @@ mod tests {
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let event = prop_oneof![
-            (0..8_u64).prop_map(Event::Pass),
+            1 => (0..8_u64).prop_map(Event::Pass),
             3 => Just(Event::Ask),
-            any::<prop::sample::Index>().prop_map(Event::Succeed),
+            1 => any::<prop::sample::Index>().prop_map(Event::Succeed),
             3 => any::<prop::sample::Index>().prop_map(Event::Fail),
-            any::<prop::sample::Index>().prop_map(Event::GiveUp),
+            1 => any::<prop::sample::Index>().prop_map(Event::GiveUp),
         ];
         prop::collection::vec(event, 0..120)
     }
