@@ -4,10 +4,13 @@
 //! wait for disks and networks: no session waits with them.
 
 pub mod background;
+mod backoff;
 mod chain;
 pub mod clock;
 pub mod http;
 pub mod jwt;
+pub mod password;
+pub mod scram;
 pub mod secret;
 #[cfg(test)]
 mod test_server;

@@ -56,7 +56,10 @@ impl Refusal {
             let code = match self.code {
                 ReasonCode::UnsupportedProtocolVersion => 1,
                 ReasonCode::ClientIdentifierNotValid => 2,
-                ReasonCode::ServerUnavailable | ReasonCode::ServerBusy | ReasonCode::QuotaExceeded => 3,
+                ReasonCode::ServerUnavailable
+                | ReasonCode::ServerBusy
+                | ReasonCode::QuotaExceeded
+                | ReasonCode::ConnectionRateExceeded => 3,
                 ReasonCode::BadUserNameOrPassword => 4,
                 ReasonCode::NotAuthorized | ReasonCode::Banned => 5,
                 _ => return None,

@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod completions;
 mod format;
+mod passwd;
 mod place;
 mod publish;
 mod serve;
@@ -60,6 +61,7 @@ Examples:
                                                Serve as a file says, but for one key
   dunlin check dunlin.toml                     Check a file, print the effective configuration
   dunlin certs certs                           Make certificates for development
+  dunlin passwd passwords add anna             Add a user for --password-file
   dunlin sub -t 'sensors/#' -v                 Print messages with their topics
   dunlin pub -t sensors/1 -m 21.5 -q 1         Publish a message
   dunlin bench latency --rate 10000            Measure latency under load
@@ -76,6 +78,8 @@ enum Command {
     Check(check::Arguments),
     /// Make a certificate authority, a server and a client certificate for development
     Certs(certs::Arguments),
+    /// Add, change and check users of a password file
+    Passwd(passwd::Arguments),
     /// Publish messages
     Pub(publish::Arguments),
     /// Subscribe to topics and print what arrives
@@ -149,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::main(arguments),
         Command::Check(arguments) => check::main(arguments),
         Command::Certs(arguments) => certs::main(&arguments),
+        Command::Passwd(arguments) => passwd::main(arguments),
         Command::Pub(arguments) => publish::main(arguments),
         Command::Sub(arguments) => subscribe::main(arguments),
         Command::Bench(arguments) => bench::main(arguments),

@@ -71,6 +71,9 @@ const CONNECT_BYTES_MAX: u32 = 512 * 1024;
 /// The largest AUTH in bytes during the handshake.
 const AUTH_BYTES_MAX: u32 = 128 * 1024;
 
+/// Characters of a user name in the log.
+const LOGGED_CHARS_MAX: usize = 128;
+
 /// Bytes read at a time.
 const READ_BYTES: usize = 2048;
 
@@ -179,7 +182,7 @@ async fn authenticate(
     let (principal, authentication_data) = match connect.properties.authentication_method {
         None => {
             let decision = common.authenticator.authenticate(credentials).await;
-            (decision.map_err(|denial| log_denial(&client_id, denial)).map_err(denied)?, None)
+            (decision.map_err(|denial| log_denial(&credentials, denial)).map_err(denied)?, None)
         }
         Some(method) => {
             let Some(mut exchange) = common.authenticator.begin(method, credentials) else {
@@ -189,7 +192,7 @@ async fn authenticate(
             };
             converse(stream, bytes, connect, method, &mut *exchange)
                 .await?
-                .map_err(|denial| log_denial(&client_id, denial))
+                .map_err(|denial| log_denial(&credentials, denial))
                 .map_err(denied)?
         }
     };
@@ -301,11 +304,22 @@ fn public_reason(code: ReasonCode) -> &'static str {
     match code {
         ReasonCode::BadUserNameOrPassword => "bad user name or password",
         ReasonCode::NotAuthorized => "not authorized",
+        ReasonCode::ServerBusy => "the server is busy",
+        ReasonCode::ConnectionRateExceeded => "too many failed attempts, wait a while",
         _ => "authentication failed",
     }
 }
 
-fn log_denial(client_id: &str, denial: Denial) -> Denial {
-    tracing::info!(target: "dunlin::auth", client = client_id, code = %denial.code, "denied: {}", denial.why);
+/// Writes who is denied and why, but never what was shown.
+fn log_denial(credentials: &Credentials<'_>, denial: Denial) -> Denial {
+    let Credentials { client_id, user_name, peer, listener, .. } = credentials;
+    let user = user_name.map(|name| name.chars().take(LOGGED_CHARS_MAX).collect::<String>());
+    let Denial { code, why } = &denial;
+    // Who waits may come as often as it likes: a line for each would fill the log.
+    if *code == ReasonCode::ConnectionRateExceeded {
+        tracing::debug!(target: "dunlin::auth", client = client_id, ?user, %peer, listener, %code, "denied: {why}");
+    } else {
+        tracing::info!(target: "dunlin::auth", client = client_id, ?user, %peer, listener, %code, "denied: {why}");
+    }
     denial
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tracing::info;
+
 use crate::{
     acl::Principal,
     auth::{BoxFuture, Credentials, Exchange, Step},
@@ -103,7 +105,11 @@ impl Reauthentication {
                     Step::Success(principal, data) => {
                         Outcome::Answer { reason: ReasonCode::Success, data, principal: Some(principal) }
                     }
-                    Step::Failure(denial) => Outcome::Failed(denial.disconnect_code()),
+                    Step::Failure(denial) => {
+                        let code = denial.disconnect_code();
+                        info!(target: "dunlin::auth", client = self.client_id, peer = %self.peer, %code, "denied: {}", denial.why);
+                        Outcome::Failed(code)
+                    }
                 },
             };
             if let Outcome::Answer { principal: Some(principal), .. } = &outcome {

@@ -16,6 +16,7 @@ mod closing;
 mod handshake;
 mod limits;
 mod mutated;
+mod passwords;
 mod peer;
 mod program;
 mod sessions;
