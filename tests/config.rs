@@ -14,7 +14,12 @@ use dunlin::config::{
     Acl, Address, Audit, Auth, CertificateFiles, CipherSuite, ClientCertificate, ClientIdentity, Config,
     ConfigErrors, Doubt, Durability, Limits, Listener, Log, LogFormat, Overflow, Overrides, Persistence,
     Proxies, ProxyProtocol, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
-    auth::{Backend, Backoff, PasswordChecks, PasswordFile},
+    auth::{
+        Backend, Backoff, PasswordChecks, PasswordFile,
+        jwt::{Algorithm, ForeignIssuer, Jwt, JwtKeys, KeySetUrl, SecretEncoding, TokenExpiry},
+        url::{HttpUrl, PlainHttp},
+        webhook::{Header, HeaderValue, Unavailable, Webhook},
+    },
 };
 use proptest::prelude::*;
 
@@ -77,6 +82,7 @@ fn the_reference_file_has_every_key() {
         .map(|line| line.strip_prefix("# ").filter(|rest| is_toml(rest)).unwrap_or(line))
         .flat_map(|line| [line, "\n"])
         .collect();
+    let uncommented = uncommented.replace("allow_plain_http = false", "allow_plain_http = true");
     let written: toml::Table = toml::from_str(&uncommented).unwrap();
     let mut of_reference = BTreeSet::new();
     keys("", &toml::Value::Table(written), &mut of_reference);
@@ -102,8 +108,10 @@ fn the_reference_file_has_every_key() {
     };
     let socket: SocketAddr = "127.0.0.1:1".parse().unwrap();
     let web_socket = WebSocket { path: "/".into(), allowed_origins: Some(vec!["https://a.example".into()]) };
+    let mut all = auth(1);
+    all.backends.extend(network_backends());
     let full = Config {
-        auth: auth(1),
+        auth: all,
         listeners: vec![
             listener("a", Address::Tcp(socket), Transport::SecureWebSocket(web_socket, tls)),
             listener("b", Address::Unix("/s".into()), Transport::Plain),
@@ -114,9 +122,95 @@ fn the_reference_file_has_every_key() {
     };
     let mut of_schema = BTreeSet::new();
     keys("", &toml::from_str(&full.to_toml()).unwrap(), &mut of_schema);
+    let of_keys = ["jwks_file", "public_key_file", "secret_file", "secret_env", "secret_encoding"];
+    of_schema.extend(of_keys.map(|key| format!(".auth.backends.tokens.{key}")));
     assert_eq!(of_reference, of_schema);
-    // The commented listeners are valid, too.
-    Config::from_toml(&uncommented).unwrap();
+    // The commented listeners and back ends are valid, too. Of keys for tokens there is one kind.
+    let is_other_key = |line: &&str| of_keys.iter().any(|key| line.starts_with(&format!("{key} = ")));
+    let valid: Vec<&str> = uncommented.lines().filter(|line| !is_other_key(line)).collect();
+    Config::from_toml(&valid.join("\n")).unwrap();
+}
+
+/// Back ends called `tokens` and `service`, with all that can be written.
+fn network_backends() -> [(String, Backend); 2] {
+    let url = |text| HttpUrl::parse(text, PlainHttp::Anywhere).unwrap();
+    let keys = KeySetUrl { ca_file: Some("/ca".into()), ..KeySetUrl::new(url("http://issuer.test/keys")) };
+    let jwt = Jwt {
+        client_id_claim: Some("client_id".into()),
+        groups_claim: Some("groups".into()),
+        issuers: vec!["me".into()],
+        audiences: vec!["you".into()],
+        attribute_claims: vec!["tenant".into()],
+        foreign_issuer: ForeignIssuer::Pass,
+        expiry: TokenExpiry::Optional,
+        ..Jwt::new(JwtKeys::KeySetUrl(keys), &Algorithm::ALL)
+    };
+    let header = |name: &str, value| Header { name: name.into(), value };
+    let webhook = Webhook {
+        ca_file: Some("/ca".into()),
+        unavailable: Unavailable::Pass,
+        headers: vec![
+            header("broker", HeaderValue::Text("dunlin".into())),
+            header("authorization", HeaderValue::File("/secret".into())),
+            header("token", HeaderValue::Variable("TOKEN".into())),
+        ],
+        ..Webhook::new(url("http://auth.test/?a=b"))
+    };
+    [
+        ("tokens".to_owned(), Backend::Jwt(Box::new(jwt))),
+        ("service".to_owned(), Backend::Webhook(Box::new(webhook))),
+    ]
+}
+
+#[test]
+fn back_ends_of_the_network_are_written_and_read_back() {
+    let mut auth = auth(1);
+    let secrets = [
+        JwtKeys::SecretFile("/s".into(), SecretEncoding::Text),
+        JwtKeys::SecretVariable("S".into(), SecretEncoding::Base64),
+        JwtKeys::PublicKeyFile("/k".into()),
+        JwtKeys::KeySetFile("/j".into()),
+    ];
+    let jwts = secrets.into_iter().enumerate().map(|(number, keys)| {
+        (format!("jwt_{number}"), Backend::Jwt(Box::new(Jwt::new(keys, &[Algorithm::HS256]))))
+    });
+    auth.backends.extend(jwts.chain(network_backends()));
+    auth.chain = auth.backends.keys().cloned().collect();
+    let config = Config { auth, ..Config::default() };
+    let read = Config::from_toml(&config.to_toml()).unwrap();
+    assert_eq!(read.auth, config.auth);
+}
+
+#[test]
+fn mistakes_in_back_ends_of_the_network_are_told() {
+    let jwt = "[auth.backends.a]\nkind = \"jwt\"\nalgorithms = [\"HS256\"]\n";
+    let hook = "[auth.backends.a]\nkind = \"webhook\"\n";
+    let cases = [
+        (jwt.to_owned(), "auth.backends.a: needs exactly one of secret_file"),
+        (format!("{jwt}secret_env = \"S\"\njwks_file = \"j\"\n"), "auth.backends.a: needs exactly one of"),
+        (jwt.replace("HS256", "none"), "auth.backends.a.algorithms: `none` is no algorithm"),
+        (jwt.replace("[\"HS256\"]", "[]"), "auth.backends.a.algorithms: is missing"),
+        (
+            format!("{jwt}jwks_url = \"http://issuer.test/\"\n"),
+            "auth.backends.a.jwks_url: is http, which others",
+        ),
+        (format!("{jwt}secret_env = \"S\"\nretry_secs = 5\n"), "auth.backends.a.retry_secs: has no effect"),
+        (format!("{jwt}secret_env = \"S\"\nuser_claim = \"\"\n"), "auth.backends.a.user_claim: is empty"),
+        (format!("{jwt}secret_env = \"S\"\nleeway_secs = 9999\n"), "auth.backends.a.leeway_secs"),
+        (format!("{jwt}secret = \"hunter2\"\n"), "unknown key `secret`"),
+        (hook.to_owned(), "auth.backends.a.url: is missing"),
+        (format!("{hook}url = \"https://u:hunter2@a.test\"\n"), "auth.backends.a.url: holds a user name"),
+        (format!("{hook}url = \"https://a.test\"\nheaders = {{ \"a b\" = \"c\" }}\n"), "`a b` is no name"),
+        (
+            format!("{hook}url = \"https://a.test\"\nsecret_headers = {{ x = {{}} }}\n"),
+            "auth.backends.a.secret_headers.x: needs either",
+        ),
+    ];
+    for (text, expected) in cases {
+        let errors = Config::from_toml(&text).unwrap_err().to_string();
+        assert!(errors.contains(expected), "{text}\n{errors}");
+        assert!(!errors.contains("hunter2"), "{errors}");
+    }
 }
 
 /// A back end called `local`, and limits made from a number.
@@ -692,9 +786,7 @@ fn mistakes_in_back_ends_are_told_with_their_keys() {
 /// Paths are those of the layer that they are written in; a layer may change a single key of a back end.
 #[test]
 fn layers_change_keys_of_back_ends() {
-    let file = |config: &Config, name: &str| match &config.auth.backends[name] {
-        Backend::PasswordFile(backend) => backend.file.clone(),
-    };
+    let file = |config: &Config, name: &str| config.auth.backends[name].file().unwrap().to_path_buf();
     let config = load(LOCAL, &[], Overrides::default()).unwrap();
     assert!(file(&config, "local").is_absolute() && file(&config, "local").ends_with("p"));
     let variables = [("DUNLIN__AUTH__BACKENDS__LOCAL__FILE", "other")];

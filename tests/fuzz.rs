@@ -21,6 +21,8 @@ mod records;
 mod round_trip;
 #[path = "../fuzz/bodies/session.rs"]
 mod session;
+#[path = "../fuzz/bodies/tokens.rs"]
+mod tokens;
 #[path = "../fuzz/bodies/topics.rs"]
 mod topics;
 #[path = "../fuzz/bodies/websocket.rs"]
@@ -54,6 +56,7 @@ const SESSION: Target = Target { name: "session", run: session::run, rounds: 1_5
 const WEBSOCKET: Target = Target { name: "websocket", run: websocket::run, rounds: 4_000 };
 const PROXY: Target = Target { name: "proxy", run: proxy::run, rounds: 40_000 };
 const RECORDS: Target = Target { name: "records", run: records::run, rounds: 40_000 };
+const TOKENS: Target = Target { name: "tokens", run: tokens::run, rounds: 40_000 };
 
 #[test]
 fn access_rules_are_refused_or_decide_as_a_search_of_all_does() {
@@ -93,6 +96,11 @@ fn a_proxy_header_says_the_same_however_it_is_cut() {
 #[test]
 fn stored_bytes_are_read_or_refused() {
     check(&RECORDS);
+}
+
+#[test]
+fn claims_make_a_whole_principal_or_none() {
+    check(&TOKENS);
 }
 
 /// Not a test: gives the fuzzer what to start from.

@@ -13,9 +13,13 @@ use tracing::info;
 
 use super::{
     Authenticate, Backend, BoxFuture, Credentials, Denial, Exchange, Step, Verdict,
+    background::Background,
     backoff::{Backoff, Source},
     by_listener,
+    clock::SystemClock,
+    jwt::Jwt,
     password::{PasswordChecks, PasswordFile},
+    webhook::Webhook,
 };
 use crate::{
     acl::Principal,
@@ -32,6 +36,8 @@ pub struct Chain {
     watch: Arc<Watch>,
     /// Made with the first password file; the settings of the start hold.
     checks: OnceLock<Arc<PasswordChecks>>,
+    /// The thread of back ends that wait for the network, once there is one.
+    background: Mutex<Option<Background>>,
 }
 
 /// The back ends by listener. Those that are not here ask nobody.
@@ -65,7 +71,8 @@ impl Chain {
     /// [`OpenError`] of the first back end that cannot be used.
     pub fn open(config: &Config) -> Result<Chain, OpenError> {
         let watch = Arc::new(Watch(Mutex::new(Backoff::new(config.auth.backoff.clone()))));
-        let chain = Chain { links: ArcSwap::default(), watch, checks: OnceLock::new() };
+        let chain =
+            Chain { links: ArcSwap::default(), watch, checks: OnceLock::new(), background: Mutex::default() };
         chain.replace(config)?;
         Ok(chain)
     }
@@ -110,7 +117,23 @@ impl Chain {
                 let opened = PasswordFile::open(name, &settings.file, checks);
                 opened.map(|opened| Arc::new(opened) as Arc<dyn Backend>).map_err(|error| error.to_string())
             }
+            config::auth::Backend::Jwt(settings) => {
+                Ok(Arc::new(Jwt::open(settings, &self.background()?, Arc::new(SystemClock))?))
+            }
+            config::auth::Backend::Webhook(settings) => {
+                Ok(Arc::new(Webhook::open(settings, &self.background()?, Arc::new(SystemClock))?))
+            }
         }
+    }
+
+    /// The thread of back ends that wait for the network.
+    fn background(&self) -> Result<Background, String> {
+        let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(background) = &*background {
+            return Ok(background.clone());
+        }
+        let started = Background::start().map_err(|error| format!("the system gives no thread: {error}"))?;
+        Ok(background.insert(started).clone())
     }
 
     fn checks(&self, settings: &config::auth::PasswordChecks) -> Result<Arc<PasswordChecks>, String> {

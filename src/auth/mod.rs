@@ -3,11 +3,19 @@
 //! Back ends are asked on the connection's own task, before the connection reaches its session. They may
 //! wait for disks and networks: no session waits with them.
 
+pub mod background;
 mod backoff;
 pub mod certificate;
 mod chain;
+pub mod clock;
+pub mod http;
+pub mod jwt;
 pub mod password;
 pub mod scram;
+pub mod secret;
+#[cfg(test)]
+mod test_server;
+pub mod webhook;
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 

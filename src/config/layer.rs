@@ -18,10 +18,15 @@ use super::{
 
 /// Keys whose values are paths. A path is relative to the file that it is written in, or else to the working
 /// directory, and is made absolute before layers are merged and that is forgotten.
-const PATHS: [&str; 12] = [
+const PATHS: [&str; 17] = [
     "acl.file",
     // `*` stands for any name.
     "auth.backends.*.file",
+    "auth.backends.*.ca_file",
+    "auth.backends.*.jwks_file",
+    "auth.backends.*.public_key_file",
+    "auth.backends.*.secret_file",
+    "auth.backends.*.secret_headers.*.file",
     "data_dir",
     "guard.bans_file",
     "audit.file",

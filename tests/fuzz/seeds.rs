@@ -7,7 +7,7 @@ use crate::vectors;
 /// Inputs of a target by name.
 type Named = Vec<(String, Vec<u8>)>;
 
-pub(crate) fn all() -> [(&'static str, Named); 8] {
+pub(crate) fn all() -> [(&'static str, Named); 9] {
     [
         ("acl", numbered(rules())),
         ("decode", packets()),
@@ -17,6 +17,7 @@ pub(crate) fn all() -> [(&'static str, Named); 8] {
         ("websocket", numbered(websockets())),
         ("proxy", numbered(proxies())),
         ("records", numbered(records())),
+        ("tokens", numbered(tokens())),
     ]
 }
 
@@ -59,6 +60,18 @@ fn rules() -> Vec<Vec<u8>> {
     ];
     let with = |first: u8| move |text: &&str| [&[first], text.as_bytes()].concat();
     toml.iter().map(with(0)).chain(mosquitto.iter().map(with(1))).chain(claims.iter().map(with(2))).collect()
+}
+
+/// Claims, a token and a set of keys.
+fn tokens() -> Vec<Vec<u8>> {
+    let texts = [
+        r#"{"sub":"u","c":"client","exp":1700000600,"nbf":1,"iat":1}"#,
+        r#"{"sub":"u","c":"client","g":{"r":["x","y"]},"a":true,"b":{"c":1.5}}"#,
+        r#"{"sub":"u","c":"client","aud":["z"],"acl":{}}"#,
+        r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"k","use":"sig"}]}"#,
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJ1In0.AAAA",
+    ];
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
 /// Filters and names, put in, looked up and taken out.

@@ -3,7 +3,10 @@
 //! Each kind of back end has a file here with its keys as written and as checked.
 
 mod backoff;
+pub mod jwt;
 mod password;
+pub mod url;
+pub mod webhook;
 
 use std::{
     collections::BTreeMap,
@@ -12,12 +15,16 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
+use jwt::{JwtKeys, RawJwt};
+
 pub use backoff::Backoff;
 pub use password::{PasswordChecks, PasswordFile};
 
 use super::{check::Checker, raw::RawListener};
 use backoff::RawBackoff;
+
 use password::{RawPasswordChecks, RawPasswordFile};
+use webhook::RawWebhook;
 
 /// The longest name of a back end in bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -40,6 +47,10 @@ pub struct Auth {
 pub enum Backend {
     /// A file of users and the hashes of their passwords.
     PasswordFile(PasswordFile),
+    /// JSON Web Tokens.
+    Jwt(Box<jwt::Jwt>),
+    /// A service that is asked by HTTP.
+    Webhook(Box<webhook::Webhook>),
 }
 
 impl Backend {
@@ -48,6 +59,13 @@ impl Backend {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Backend::PasswordFile(settings) => Some(&settings.file),
+            Backend::Jwt(settings) => match &settings.keys {
+                JwtKeys::SecretFile(file, _) | JwtKeys::PublicKeyFile(file) | JwtKeys::KeySetFile(file) => {
+                    Some(file)
+                }
+                JwtKeys::SecretVariable(..) | JwtKeys::KeySetUrl(_) => None,
+            },
+            Backend::Webhook(_) => None,
         }
     }
 }
@@ -67,6 +85,8 @@ pub(super) struct RawAuth {
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum RawBackend {
     PasswordFile(RawPasswordFile),
+    Jwt(Box<RawJwt>),
+    Webhook(Box<RawWebhook>),
     /// A layer that changes keys of a back end of another layer need not repeat the kind. What it writes is
     /// checked when the layers are merged; there a back end without a kind is refused.
     #[serde(skip)]
@@ -74,7 +94,7 @@ enum RawBackend {
 }
 
 /// Values of `kind`, for messages.
-const KINDS: &[&str] = &["password_file"];
+const KINDS: &[&str] = &["password_file", "jwt", "webhook"];
 
 impl<'de> Deserialize<'de> for RawBackend {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -84,6 +104,8 @@ impl<'de> Deserialize<'de> for RawBackend {
         let keys = toml::Value::Table(keys);
         match kind.as_str() {
             "password_file" => keys.try_into().map(Self::PasswordFile).map_err(shorten),
+            "jwt" => keys.try_into().map(Self::Jwt).map_err(shorten),
+            "webhook" => keys.try_into().map(Self::Webhook).map_err(shorten),
             _ => Err(de::Error::unknown_variant(&kind, KINDS)),
         }
     }
@@ -140,6 +162,10 @@ impl Checker<'_> {
     fn backend(&mut self, key: &str, raw: RawBackend) -> Option<Backend> {
         match raw {
             RawBackend::PasswordFile(raw) => self.password_file(key, raw).map(Backend::PasswordFile),
+            RawBackend::Jwt(raw) => self.jwt(key, *raw).map(|jwt| Backend::Jwt(Box::new(jwt))),
+            RawBackend::Webhook(raw) => {
+                self.webhook(key, *raw).map(|webhook| Backend::Webhook(Box::new(webhook)))
+            }
             RawBackend::Partial => {
                 let kinds = KINDS.join("\", \"");
                 self.refuse(&format!("{key}.kind"), format!("is missing; write one of \"{kinds}\""));
@@ -208,6 +234,8 @@ impl From<&Backend> for RawBackend {
     fn from(backend: &Backend) -> Self {
         match backend {
             Backend::PasswordFile(file) => Self::PasswordFile(file.into()),
+            Backend::Jwt(jwt) => Self::Jwt(Box::new((&**jwt).into())),
+            Backend::Webhook(webhook) => Self::Webhook(Box::new((&**webhook).into())),
         }
     }
 }
