@@ -191,7 +191,11 @@ async fn authenticate(
     let client_id: Box<str> =
         if is_assigned { common.assign_client_id().into() } else { connect.client_id.into() };
     let peer = *stream.peer();
-    let certificate = certificate(stream, door);
+    let Ok(certificate) = certificate(stream, door) else {
+        let denial = log_denial(&client_id, unreadable_certificate());
+        let code = denial.conn_ack_code();
+        return Err(refused(Refusal { code, why: public_reason(code).into() }));
+    };
     let credentials = Credentials {
         client_id: &client_id,
         user_name: connect.user_name,
@@ -235,13 +239,23 @@ async fn authenticate(
 }
 
 /// The certificate that the client has shown to us, else that which a proxy vouches for where that counts.
-pub(super) fn certificate(stream: &Stream, door: &Door) -> Option<Certificate> {
+/// The error is one that was verified and cannot be read.
+pub(super) fn certificate(stream: &Stream, door: &Door) -> Result<Option<Certificate>, Unreadable> {
     let own = stream.peer_certificates().and_then(<[_]>::first);
     match (own, door.client_identity) {
-        (Some(der), _) => Certificate::parse(der),
-        (None, ClientIdentity::CommonName) => stream.proxy_tls().and_then(Certificate::of_proxy),
-        (None, _) => None,
+        (Some(der), _) => Certificate::parse(der).map(Some).ok_or(Unreadable),
+        (None, ClientIdentity::CommonName) => Ok(stream.proxy_tls().and_then(Certificate::of_proxy)),
+        (None, _) => Ok(None),
     }
+}
+
+/// A certificate that the TLS library takes and whose fields cannot be read.
+pub(super) struct Unreadable;
+
+/// Whoever shows one is not let in as if there were none.
+fn unreadable_certificate() -> Denial {
+    let why = "the fields of the client's certificate cannot be read".into();
+    Denial { code: ReasonCode::NotAuthorized, why }
 }
 
 /// A certificate is checked when it is shown; a session that is resumed later must not outlive it.

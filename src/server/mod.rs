@@ -391,7 +391,8 @@ impl Broker {
 
     /// Reads the certificates, keys, authorities and revocation lists of all listeners again, for connections from
     /// now on. They are looked at every few seconds anyway; this is for who does not want to wait. A listener whose
-    /// files cannot be used keeps what it has, and is in what is returned, with the reason.
+    /// files cannot be used keeps what it has, and is in what is returned, with the reason. The caller waits for the
+    /// disk.
     pub fn reload_certificates(&self) -> Vec<(String, TlsError)> {
         let refused = |door: &Arc<Door>| Some((door.name.clone(), certificates::reload(door).err()?));
         self.doors.iter().filter_map(|(door, _)| refused(door)).collect()

@@ -128,61 +128,74 @@ impl<F> Drop for Paced<F> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "turns are between tasks")]
 mod tests {
+    use tokio::task::{LocalSet, spawn_local, yield_now};
+
     use super::*;
 
+    type Log = Rc<RefCell<Vec<String>>>;
+
     /// A future that is ready at its third poll, and says each time that it was polled.
-    async fn three_steps(log: &RefCell<Vec<String>>, name: &str) {
+    async fn three_steps(log: Log, name: &'static str) {
         for step in 0..3 {
             log.borrow_mut().push(format!("{name}{step}"));
             if step < 2 {
-                tokio::task::yield_now().await;
+                yield_now().await;
             }
         }
+    }
+
+    /// A line and the task that gives turns.
+    fn started() -> (Rc<Pace>, Log) {
+        let pace = Rc::new(Pace::default());
+        let giver = pace.clone();
+        spawn_local(async move { giver.run().await });
+        (pace, Log::default())
     }
 
     #[tokio::test]
     async fn connected_clients_go_on_between_any_two_turns() {
-        let pace = Rc::new(Pace::default());
-        let log = RefCell::new(Vec::new());
-        let connected = async {
-            for _ in 0..12 {
-                log.borrow_mut().push("-".to_owned());
-                tokio::task::yield_now().await;
+        let run = async {
+            let (pace, log) = started();
+            let names = ["a", "b", "c"];
+            let arriving = names.map(|name| spawn_local(pace.paced(three_steps(log.clone(), name))));
+            let is_done = Rc::new(Cell::new(false));
+            let connected = spawn_local({
+                let (log, is_done) = (log.clone(), is_done.clone());
+                async move {
+                    while !is_done.get() {
+                        log.borrow_mut().push("-".to_owned());
+                        yield_now().await;
+                    }
+                }
+            });
+            for task in arriving {
+                task.await.unwrap();
             }
+            is_done.set(true);
+            connected.await.unwrap();
+            log.take()
         };
-        let all = async {
-            tokio::join!(
-                pace.paced(three_steps(&log, "a")),
-                pace.paced(three_steps(&log, "b")),
-                pace.paced(three_steps(&log, "c")),
-                connected
-            )
-        };
-        tokio::select! {
-            _ = all => {}
-            () = pace.run() => unreachable!("it runs for ever"),
-        }
-        let log = log.into_inner();
+        let log = LocalSet::new().run_until(run).await;
         let turns: Vec<&str> = log.iter().filter(|step| *step != "-").map(String::as_str).collect();
         assert_eq!(turns, ["a0", "b0", "c0", "a1", "b1", "c1", "a2", "b2", "c2"], "in order of arrival");
-        let is_alone = |pair: &[String]| pair.iter().any(|step| step == "-");
-        assert!(log.windows(2).all(is_alone), "two turns in a row: {log:?}");
+        let has_other = |pair: &[String]| pair.iter().any(|step| step == "-");
+        assert!(log.windows(2).all(has_other), "two turns in a row: {log:?}");
     }
 
     #[tokio::test]
     async fn who_leaves_the_line_does_not_hold_it_up() {
-        let pace = Rc::new(Pace::default());
-        let log = RefCell::new(Vec::new());
-        let mut gone = Box::pin(pace.paced(three_steps(&log, "gone")));
-        let waits = std::future::poll_fn(|cx| Poll::Ready(gone.as_mut().poll(cx).is_pending())).await;
-        assert!(waits);
-        drop(gone);
-        tokio::select! {
-            () = pace.paced(three_steps(&log, "a")) => {}
-            () = pace.run() => unreachable!("it runs for ever"),
-        }
-        assert_eq!(log.into_inner(), ["a0", "a1", "a2"]);
-        assert!(pace.line.borrow().is_empty());
+        let run = async {
+            let (pace, log) = started();
+            let mut gone = Box::pin(pace.paced(three_steps(log.clone(), "gone")));
+            let waits = std::future::poll_fn(|cx| Poll::Ready(gone.as_mut().poll(cx).is_pending())).await;
+            assert!(waits);
+            drop(gone);
+            pace.paced(three_steps(log.clone(), "a")).await;
+            assert!(pace.line.borrow().is_empty());
+            log.take()
+        };
+        assert_eq!(LocalSet::new().run_until(run).await, ["a0", "a1", "a2"]);
     }
 }

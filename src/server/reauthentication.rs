@@ -53,7 +53,7 @@ impl Reauthentication {
             password: connect.password.map(<[u8]>::to_vec),
             peer: *stream.peer(),
             door: door.clone(),
-            certificate: certificate(stream, door),
+            certificate: certificate(stream, door).ok().flatten(),
             user,
             exchange: None,
         }))
