@@ -10,6 +10,8 @@ mod successes;
 
 use std::{path::Path, sync::Arc};
 
+use tracing::warn;
+
 use super::{
     Backend, BoxFuture, Credentials, Denial, Exchange, Verdict,
     scram::{self, Known, ScramExchange, ScramKeys},
@@ -34,6 +36,7 @@ impl PasswordFile {
         path: &Path,
         checks: Arc<PasswordChecks>,
     ) -> Result<PasswordFile, FileError> {
+        warn_of_readers(path);
         Ok(PasswordFile { name: name.into(), users: Arc::new(Users::load(path)?), checks })
     }
 
@@ -90,6 +93,15 @@ impl Backend for PasswordFile {
     }
 }
 
+/// Hashes are for guessing at: says so if everybody on this machine may read them.
+fn warn_of_readers(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o004 != 0 {
+        warn!(file = %path.display(), "every user of this machine can read the password file; `chmod o-r` forbids it");
+    }
+}
+
 /// The keys of the users of a file.
 struct KnownUsers {
     users: Arc<Users>,
@@ -112,4 +124,26 @@ impl Known for KnownUsers {
 
 fn number(digest: &[u8; 32]) -> u64 {
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::auth::PasswordChecks as Settings;
+
+    /// Where nothing can be checked, an unknown user is refused like a known one: it needs a check, too.
+    #[tokio::test]
+    async fn a_user_that_does_not_exist_costs_a_check() {
+        let hash = hash::PasswordHash::Sha512 { salt: vec![1; 8], hash: vec![0; 64] };
+        let users = Arc::new(Users::parse(&format!("otto:{hash}")).unwrap());
+        let checks = Settings { queue_checks_max: 0, ..Settings::default() };
+        let checks = Arc::new(PasswordChecks::new(checks).unwrap());
+        let backend = PasswordFile { name: "local".into(), users, checks };
+        for name in ["otto", "nobody"] {
+            match backend.decide(name, b"x").await {
+                Verdict::Refused(denial) => assert_eq!(denial.code, ReasonCode::ServerBusy, "{name}"),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
 }
