@@ -11,7 +11,8 @@ use std::{
 use dunlin::{
     Broker, Config, QoS,
     config::Persistence,
-    server::{Client, Plan, Reloading},
+    control::Plan,
+    server::{Client, Reloading},
 };
 use tokio::time::timeout;
 

@@ -15,23 +15,26 @@ const FILE_LINES_MAX: usize = 700;
 /// (the embedding API, the command line) may import all.
 const IMPORTS: &[(&str, &[&str])] = &[
     ("time", &[]),
-    ("limits", &[]),
     ("codec", &[]),
     ("topic", &[]),
+    ("limits", &["topic"]),
+    ("allowance", &["time"]),
     ("mutation", &[]),
     ("message", &["codec", "topic", "time", "mutation"]),
     ("acl", &["codec", "topic"]),
-    ("session", &["message", "codec", "topic", "time", "acl", "limits", "mutation"]),
-    ("broker", &["session", "message", "acl", "codec", "topic", "time", "limits", "mutation"]),
+    ("session", &["message", "codec", "topic", "time", "acl", "allowance", "limits", "mutation"]),
+    ("broker", &["session", "message", "acl", "allowance", "codec", "topic", "time", "limits", "mutation"]),
     ("store", &["broker", "session", "message", "acl", "codec", "topic", "time", "mutation"]),
     ("control", &["store"]),
-    ("config", &["topic", "limits", "acl"]),
+    ("guard", &["allowance", "codec", "time"]),
+    ("config", &["topic", "limits", "acl", "allowance", "guard"]),
     ("net", &["config", "time"]),
     ("auth", &["acl", "codec", "config", "net"]),
 ];
 
 /// Modules that get time, randomness and bytes as arguments.
-const PURE: &[&str] = &["time", "limits", "codec", "topic", "message", "session", "acl", "broker"];
+const PURE: &[&str] =
+    &["time", "limits", "allowance", "codec", "topic", "message", "session", "acl", "broker"];
 
 /// What a pure module never mentions, each with what to do instead.
 const IMPURE: &[(&str, &str)] = &[

@@ -7,8 +7,7 @@ use clap::Args;
 use super::{FAILURE, Settings, complain, print};
 use crate::{
     Config,
-    control::{Client, Request},
-    server::Plan,
+    control::{Client, Plan, Request},
 };
 
 #[derive(Debug, Args)]

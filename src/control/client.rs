@@ -7,8 +7,9 @@ use std::{
     path::Path,
 };
 
+use super::Plan;
 use super::{Reply, Request, path::SocketPath};
-use crate::{server::Plan, store::control_socket};
+use crate::store::control_socket;
 
 /// A connection to the broker that uses a data directory.
 #[derive(Debug)]

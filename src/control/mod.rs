@@ -7,9 +7,11 @@
 
 mod client;
 mod path;
+mod plan;
 mod protocol;
 mod serve;
 
 pub use client::{Client, RequestError};
+pub use plan::Plan;
 pub use protocol::{Reply, Request, VERSION};
 pub use serve::{ControlSocket, Steer};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::server::Plan;
+use super::Plan;
 
 /// The version of the protocol. It changes when a broker would misunderstand an older command.
 pub const VERSION: u32 = 1;

@@ -20,8 +20,8 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
+use super::Plan;
 use super::{Reply, Request, path::SocketPath};
-use crate::server::Plan;
 use crate::store::{BackedUp, Existing, Progress, control_socket};
 
 /// Connections at a time; further ones wait in the system's queue.

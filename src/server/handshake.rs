@@ -191,11 +191,7 @@ async fn authenticate(
     let client_id: Box<str> =
         if is_assigned { common.assign_client_id().into() } else { connect.client_id.into() };
     let peer = *stream.peer();
-    let Ok(certificate) = certificate(stream, door) else {
-        let denial = log_denial(&client_id, unreadable_certificate());
-        let code = denial.conn_ack_code();
-        return Err(refused(Refusal { code, why: public_reason(code).into() }));
-    };
+    let shown = certificate(stream, door);
     let credentials = Credentials {
         client_id: &client_id,
         user_name: connect.user_name,
@@ -204,38 +200,46 @@ async fn authenticate(
         listener: &door.name,
         allow_anonymous: door.allow_anonymous,
         client_identity: door.client_identity,
-        certificate: certificate.as_ref(),
+        certificate: shown.as_ref().ok().and_then(Option::as_ref),
         proved: None,
     };
     let denied = |denial: Denial| {
+        let denial = log_denial(common, &credentials, denial);
         let code = denial.conn_ack_code();
         refused(Refusal { code, why: public_reason(code).into() })
     };
-    check_validity(common, certificate.as_ref())
-        .map_err(|denial| log_denial(common, &credentials, denial))
-        .map_err(denied)?;
-    let (principal, authentication_data) = match connect.properties.authentication_method {
-        None => {
-            let decision = common.authenticator.authenticate(credentials).await;
-            (decision.map_err(|denial| log_denial(common, &credentials, denial)).map_err(denied)?, None)
-        }
-        Some(method) => {
-            let Some(mut exchange) = common.authenticator.begin(method, credentials) else {
-                // [MQTT-4.12.0-1]
-                let why = "the authentication method is not supported";
-                return Err(refused(Refusal::new(ReasonCode::BadAuthenticationMethod, why)));
-            };
-            converse(stream, bytes, connect, method, &mut *exchange)
-                .await?
-                .map_err(|denial| log_denial(common, &credentials, denial))
-                .map_err(denied)?
-        }
+    if shown.is_err() {
+        return Err(denied(unreadable_certificate()));
+    }
+    check_validity(common, credentials.certificate).map_err(denied)?;
+    let Some(proved) = prove(common, stream, bytes, connect, credentials).await? else {
+        // [MQTT-4.12.0-1]
+        let why = "the authentication method is not supported";
+        return Err(refused(Refusal::new(ReasonCode::BadAuthenticationMethod, why)));
     };
+    let (principal, authentication_data) = proved.map_err(denied)?;
     let guarded = common
         .guard
         .admit(common.clock.now(), &client_id, principal.user.as_deref(), at)
         .map_err(|Turned { code, why }| refused(Refusal { code, why }))?;
     Ok(Admitted { client_id, is_assigned, principal, authentication_data, guarded })
+}
+
+/// Asks the back ends who a client is. `None` if they do not know its method; the inner error is their decision, the
+/// outer one an accident.
+async fn prove(
+    common: &Common,
+    stream: &mut Stream,
+    bytes: &mut Vec<u8>,
+    connect: &Connect<'_>,
+    credentials: Credentials<'_>,
+) -> Result<Option<Result<(Principal, Option<Vec<u8>>), Denial>>, Failure> {
+    let Some(method) = connect.properties.authentication_method else {
+        let decision = common.authenticator.authenticate(credentials).await;
+        return Ok(Some(decision.map(|principal| (principal, None))));
+    };
+    let Some(mut exchange) = common.authenticator.begin(method, credentials) else { return Ok(None) };
+    converse(stream, bytes, connect, method, &mut *exchange).await.map(Some)
 }
 
 /// The certificate that the client has shown to us, else that which a proxy vouches for where that counts.

@@ -48,6 +48,7 @@ use crate::{
     auth::{Authenticate, Authenticator, ByListener, Chain, OpenError},
     broker::{Shard, Shared, sys},
     config::{Acl, Address, ClientIdentity, Config, Listener, Persistence, Proxies, Transport},
+    control::Plan,
     guard::{BanFileError, Bans, Guard},
     limits::{Durability, Limits},
     net::{
@@ -64,7 +65,7 @@ use mailbox::{Mail, Mailboxes};
 use reload::Running;
 use storage::{Failure, Observer, Storage};
 
-pub use reload::{Plan, Reloading};
+pub use reload::Reloading;
 pub use storage::StoreError;
 
 /// What all threads of a broker share.

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::{
@@ -20,6 +19,7 @@ use crate::{
     auth::Chain,
     broker::{Outputs, Shard},
     config::{Auth, Change, Config, Effect, changes},
+    control::Plan,
     guard::Bans,
     limits::Limits,
     time::Timestamp,
@@ -64,19 +64,6 @@ impl Prepared {
         }
         shard.unallowed(&Rules::new(self.policy.clone()))
     }
-}
-
-/// What a reload changes, or would change.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// Keys that take effect at once, with their values before and after.
-    pub live: Vec<String>,
-    /// Keys that take effect at the next start.
-    pub restart: Vec<String>,
-    /// Clients that lose their connection, with the reason.
-    pub cut: Vec<(String, String)>,
-    /// Clients that lose a subscription, with the filter.
-    pub unsubscribed: Vec<(String, String)>,
 }
 
 /// Clients, with what is said of each.

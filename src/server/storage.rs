@@ -18,7 +18,7 @@ use tracing::warn;
 use crate::{
     broker::{Sequence, Shard, Shared},
     config::{Config, Persistence},
-    control::{ControlSocket, Steer},
+    control::{ControlSocket, Plan, Steer},
     limits::Parking,
     session::{Fetched, StoredSession},
     store::{
@@ -31,7 +31,6 @@ use super::{
     Common,
     cell::ShardCell,
     mailbox::{Mail, Mailboxes},
-    reload::Plan,
 };
 
 /// How often the store is told that the broker is alive.

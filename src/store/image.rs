@@ -31,15 +31,18 @@ pub(super) struct SessionImage<'a> {
 const IS_DETACHED: u8 = 1;
 const HAS_WILL: u8 = 1 << 1;
 const WILL_EXPIRES: u8 = 1 << 2;
+/// Some of its messages may have been sent before a crash.
+const PERHAPS_SENT: u8 = 1 << 3;
 
 impl<'a> SessionImage<'a> {
     /// Reads it to the end of the record.
     pub(super) fn read(mut reader: Reader<'a>) -> Result<SessionImage<'a>, Malformed> {
-        let flags = reader.flags(IS_DETACHED | HAS_WILL | WILL_EXPIRES)?;
+        let flags = reader.flags(IS_DETACHED | HAS_WILL | WILL_EXPIRES | PERHAPS_SENT)?;
         let expiry_secs = reader.u32()?;
         let presence = if flags & IS_DETACHED != 0 {
             let since = Timestamp::from_millis(reader.u64()?);
-            let (sent_below, perhaps_sent_below) = (reader.u64()?, reader.u64()?);
+            let sent_below = reader.u64()?;
+            let perhaps_sent_below = if flags & PERHAPS_SENT != 0 { reader.u64()? } else { 0 };
             StoredPresence::Detached { since, sent_below, perhaps_sent_below }
         } else {
             StoredPresence::Connected { receive_maximum: reader.u16()? }
@@ -69,7 +72,8 @@ pub(super) fn session_fields(
 ) {
     let mut flags = match presence {
         StoredPresence::Connected { .. } => 0,
-        StoredPresence::Detached { .. } => IS_DETACHED,
+        StoredPresence::Detached { perhaps_sent_below: 0, .. } => IS_DETACHED,
+        StoredPresence::Detached { .. } => IS_DETACHED | PERHAPS_SENT,
     };
     if let Some(will) = will {
         flags |= HAS_WILL | if will.message_expiry_secs.is_some() { WILL_EXPIRES } else { 0 };
@@ -83,7 +87,9 @@ pub(super) fn session_fields(
         StoredPresence::Detached { since, sent_below, perhaps_sent_below } => {
             out.extend_from_slice(&since.as_millis().to_le_bytes());
             out.extend_from_slice(&sent_below.to_le_bytes());
-            out.extend_from_slice(&perhaps_sent_below.to_le_bytes());
+            if perhaps_sent_below > 0 {
+                out.extend_from_slice(&perhaps_sent_below.to_le_bytes());
+            }
         }
     }
     wire::text(out, client_id);

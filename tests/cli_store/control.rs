@@ -10,8 +10,7 @@ use std::{
 };
 
 use dunlin::{
-    control::{ControlSocket, Steer},
-    server::Plan,
+    control::{ControlSocket, Plan, Steer},
     store::{BackedUp, DataDirectory, Existing, Progress, backup, control_socket},
 };
 use redb::Database;
@@ -161,9 +160,9 @@ fn a_long_path_is_no_obstacle() {
 fn what_is_not_understood_is_refused_in_words() {
     let scratch = Scratch::new();
     let _running = Running::start(&scratch.data(), 1, None);
-    let long = [b"{\"version\":1,".as_slice(), &vec![b' '; 100_000]].concat();
+    let long = [b"{\"version\":1,".as_slice(), &vec![b' '; 1_100_000]].concat();
     for (request, why) in [
-        (&b"{\"version\":1,\"request\":\"fly\"}\n"[..], "unknown variant `fly`, expected `backup`"),
+        (&b"{\"version\":1,\"request\":\"fly\"}\n"[..], "unknown variant `fly`, expected one of `backup`, `plan`, `reload`"),
         (b"{\"version\":9,\"request\":\"backup\"}\n", "version 9"),
         (b"hello\n", "not understood"),
         (b"{\"version\":1", "not a line"),

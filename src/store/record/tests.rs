@@ -239,7 +239,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let subscription = Subscription { options, id: NonZeroU32::new(7) }.into();
     let will = StoredWill { message: message.clone(), delay_secs: 3, message_expiry_secs: Some(4) };
     let detached =
-        StoredPresence::Detached { since: Timestamp::from_millis(2), sent_below: 8, perhaps_sent_below: 3 };
+        StoredPresence::Detached { since: Timestamp::from_millis(2), sent_below: 8, perhaps_sent_below: 0 };
     let connected = StoredPresence::Connected { receive_maximum: 20 };
     let plain = encoded(|out| image::session_fields(out, "cid", 60, connected, None));
     let full = encoded(|out| image::session_fields(out, "cid", 60, detached, Some(&will)));
