@@ -690,6 +690,7 @@ fn mistakes_in_back_ends_are_told_with_their_keys() {
 fn layers_change_keys_of_back_ends() {
     let file = |config: &Config, name: &str| match &config.auth.backends[name] {
         Backend::PasswordFile(backend) => backend.file.clone(),
+        Backend::Jwt(_) | Backend::Webhook(_) => panic!("{name} is no password file"),
     };
     let config = load(LOCAL, &[], Overrides::default()).unwrap();
     assert!(file(&config, "local").is_absolute() && file(&config, "local").ends_with("p"));
