@@ -673,7 +673,10 @@ fn mistakes_in_back_ends_are_told_with_their_keys() {
             "[auth.backends.local]\nkind = \"ldap\"\n".into(),
             "auth.backends.local: unknown value `ldap` (allowed: password_file",
         ),
-        (LOCAL.replace("file =", "fiel ="), "auth.backends.local: unknown key `fiel`; did you mean `file`?"),
+        (
+            LOCAL.replace("file =", "files ="),
+            "auth.backends.local: unknown key `files`; did you mean `file`?",
+        ),
         (LOCAL.replace("local", "Local"), "auth.backends.Local: is no name"),
         (
             "[auth.backoff]\nwait_secs_min = 9\nwait_secs_max = 8\n".into(),

@@ -428,7 +428,12 @@ impl Checker<'_> {
     }
 
     pub(super) fn refuse(&mut self, key: &str, message: impl Into<String>) {
-        let place = place(self.merged, key).unwrap_or("configuration").to_owned();
+        self.refuse_because_of(key, key, message);
+    }
+
+    /// Refuses a key for what is written, or not, at another one.
+    pub(super) fn refuse_because_of(&mut self, cause: &str, key: &str, message: impl Into<String>) {
+        let place = place(self.merged, cause).unwrap_or("configuration").to_owned();
         self.errors.of_key(&place, key, message);
     }
 }

@@ -248,15 +248,7 @@ impl Builder {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(self) -> Result<Broker, StartError> {
         let Builder { config, authenticator, authorize } = self;
-        let chain = match authenticator {
-            None if !config.auth.backends.is_empty() => {
-                Some(Arc::new(Chain::open(&config).map_err(StartError::Auth)?))
-            }
-            None | Some(_) => None,
-        };
-        let authenticator = authenticator
-            .or_else(|| chain.clone().map(|chain| chain as Authenticator))
-            .unwrap_or_else(|| Arc::new(ByListener));
+        let (authenticator, chain) = choose_authenticator(authenticator, &config)?;
         let doors = open_doors(&config)?;
         let clock = Clock::start();
         let storage = Storage::open(&config, clock.now()).await.map_err(StartError::Store)?;
@@ -442,6 +434,21 @@ impl Door {
             durability: config.durability,
             connections_max: config.limits.connections_max,
             connections: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// The embedder's authenticator, else the back ends of the configuration, else the listeners decide alone.
+fn choose_authenticator(
+    given: Option<Authenticator>,
+    config: &Config,
+) -> Result<(Authenticator, Option<Arc<Chain>>), StartError> {
+    match given {
+        Some(authenticator) => Ok((authenticator, None)),
+        None if config.auth.backends.is_empty() => Ok((Arc::new(ByListener), None)),
+        None => {
+            let chain = Arc::new(Chain::open(config).map_err(StartError::Auth)?);
+            Ok((chain.clone(), Some(chain)))
         }
     }
 }

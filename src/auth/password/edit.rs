@@ -35,6 +35,7 @@ impl fmt::Display for EditError {
 }
 
 /// What takes the place of a line.
+#[derive(Clone, Copy)]
 enum Instead<'a> {
     Line(&'a str),
     Nothing,
@@ -109,7 +110,7 @@ impl Text {
     fn replace(&mut self, number: usize, instead: Instead<'_>) {
         let mut changed = String::with_capacity(self.0.len());
         for (index, line) in self.0.split_inclusive('\n').enumerate() {
-            match &instead {
+            match instead {
                 _ if index + 1 != number => changed.push_str(line),
                 Instead::Line(new) => {
                     changed.push_str(new);

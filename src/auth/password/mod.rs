@@ -109,3 +109,25 @@ impl Known for KnownUsers {
 fn number(digest: &[u8; 32]) -> u64 {
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::auth::PasswordChecks as Settings;
+
+    /// Where nothing can be checked, an unknown user is refused like a known one: it needs a check, too.
+    #[tokio::test]
+    async fn a_user_that_does_not_exist_costs_a_check() {
+        let hash = hash::PasswordHash::Sha512 { salt: vec![1; 8], hash: vec![0; 64] };
+        let users = Arc::new(Users::parse(&format!("otto:{hash}")).unwrap());
+        let checks = Settings { queue_checks_max: 0, ..Settings::default() };
+        let checks = Arc::new(PasswordChecks::new(checks).unwrap());
+        let backend = PasswordFile { name: "local".into(), users, checks };
+        for name in ["otto", "nobody"] {
+            match backend.decide(name, b"x").await {
+                Verdict::Refused(denial) => assert_eq!(denial.code, ReasonCode::ServerBusy, "{name}"),
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+}

@@ -81,16 +81,16 @@ impl<'de> Deserialize<'de> for RawBackend {
         let kind = kind.as_str().unwrap_or_default().to_owned();
         let keys = toml::Value::Table(keys);
         match kind.as_str() {
-            "password_file" => keys.try_into().map(Self::PasswordFile).map_err(shorten),
-            "jwt" => keys.try_into().map(Self::Jwt).map_err(shorten),
-            "webhook" => keys.try_into().map(Self::Webhook).map_err(shorten),
+            "password_file" => keys.try_into().map(Self::PasswordFile).map_err(|error| shorten(&error)),
+            "jwt" => keys.try_into().map(Self::Jwt).map_err(|error| shorten(&error)),
+            "webhook" => keys.try_into().map(Self::Webhook).map_err(|error| shorten(&error)),
             _ => Err(de::Error::unknown_variant(&kind, KINDS)),
         }
     }
 }
 
 /// The message of an error of a nested table, without the lines that show where.
-fn shorten<E: de::Error>(error: toml::de::Error) -> E {
+fn shorten<E: de::Error>(error: &toml::de::Error) -> E {
     E::custom(error.message())
 }
 
@@ -115,7 +115,8 @@ impl Checker<'_> {
             None if backends.len() > 1 => {
                 let names = backends.keys().cloned().collect::<Vec<_>>().join(", ");
                 let message = format!("must be set, since their order matters: there are {names}");
-                self.refuse("auth.chain", message);
+                let last = backends.keys().next_back().map_or("", String::as_str);
+                self.refuse_because_of(&format!("auth.backends.{last}"), "auth.chain", message);
                 Vec::new()
             }
             None => backends.keys().cloned().collect(),
