@@ -10,6 +10,8 @@ mod successes;
 
 use std::{path::Path, sync::Arc};
 
+use tracing::warn;
+
 use super::{
     Backend, BoxFuture, Credentials, Denial, Exchange, Verdict,
     scram::{self, Known, ScramExchange, ScramKeys},
@@ -34,6 +36,7 @@ impl PasswordFile {
         path: &Path,
         checks: Arc<PasswordChecks>,
     ) -> Result<PasswordFile, FileError> {
+        warn_of_readers(path);
         Ok(PasswordFile { name: name.into(), users: Arc::new(Users::load(path)?), checks })
     }
 
@@ -83,6 +86,15 @@ impl Backend for PasswordFile {
         }
         let known = Arc::new(KnownUsers { users: self.users.clone(), checks: self.checks.clone() });
         Some(Box::new(ScramExchange::new(known, scram::random_nonce()?, credentials.user_name)))
+    }
+}
+
+/// Hashes are for guessing at: says so if everybody on this machine may read them.
+fn warn_of_readers(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+    if mode & 0o004 != 0 {
+        warn!(file = %path.display(), "every user of this machine can read the password file; `chmod o-r` forbids it");
     }
 }
 
