@@ -301,7 +301,7 @@ mod tests {
     use std::{
         io::{Read, Write},
         net::TcpListener,
-        path::PathBuf,
+        path::Path,
         sync::Arc,
         thread,
         time::Duration,
@@ -319,8 +319,8 @@ mod tests {
 
     const LIMITS: AnswerLimits = AnswerLimits { timeout: Duration::from_secs(20), bytes_max: 100 };
 
-    fn service(url: HttpUrl, ca_file: Option<PathBuf>) -> Result<Service, ServiceError> {
-        Service::new(url, ca_file.as_deref(), HeaderMap::new(), LIMITS)
+    fn service(url: HttpUrl, ca_file: Option<&Path>) -> Result<Service, ServiceError> {
+        Service::new(url, ca_file, HeaderMap::new(), LIMITS)
     }
 
     /// A server with a certificate of its own for 127.0.0.1. Returns its URL and the certificate.
@@ -355,13 +355,13 @@ mod tests {
         let (url, certificate) = tls_server();
         let file = std::env::temp_dir().join(format!("dunlin-http-{}.pem", std::process::id()));
         std::fs::write(&file, certificate).unwrap();
-        let trusting = service(url.clone(), Some(file.clone())).unwrap();
+        let trusting = service(url.clone(), Some(&file)).unwrap();
         assert_eq!(run(trusting.get()), Ok(b"{}".to_vec()));
         std::fs::write(&file, tls_server().1).unwrap();
-        let doubting = service(url.clone(), Some(file.clone())).unwrap();
+        let doubting = service(url.clone(), Some(&file)).unwrap();
         assert!(matches!(run(doubting.get()), Err(HttpError::Unreachable(_))));
         std::fs::write(&file, "hello").unwrap();
-        let why = service(url, Some(file.clone())).unwrap_err().to_string();
+        let why = service(url, Some(&file)).unwrap_err().to_string();
         assert!(why.contains(&file.display().to_string()) && why.contains("no certificate"), "{why}");
         std::fs::remove_file(file).unwrap();
     }
