@@ -294,3 +294,88 @@ impl fmt::Display for ServiceError {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a server on a thread of its own")]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        path::Path,
+        sync::Arc,
+        thread,
+        time::Duration,
+    };
+
+    use hyper::HeaderMap;
+    use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::aws_lc_rs, pki_types::PrivateKeyDer};
+
+    use crate::{
+        auth::test_server::{Reply, TestServer, run},
+        config::auth::url::{HttpUrl, PlainHttp},
+    };
+
+    use super::{AnswerLimits, HttpError, Service, ServiceError};
+
+    const LIMITS: AnswerLimits = AnswerLimits { timeout: Duration::from_secs(20), bytes_max: 100 };
+
+    fn service(url: HttpUrl, ca_file: Option<&Path>) -> Result<Service, ServiceError> {
+        Service::new(url, ca_file, HeaderMap::new(), LIMITS)
+    }
+
+    /// A server with a certificate of its own for 127.0.0.1. Returns its URL and the certificate.
+    fn tls_server() -> (HttpUrl, String) {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let connection = ServerConnection::new(config.clone()).unwrap();
+                let mut stream = StreamOwned::new(connection, stream.unwrap());
+                // Who does not trust the certificate hangs up.
+                if stream.read(&mut [0; 1024]).is_ok() {
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
+                    let _ = stream.flush();
+                }
+            }
+        });
+        (HttpUrl::parse(&url, PlainHttp::Loopback).unwrap(), made.cert.pem())
+    }
+
+    #[test]
+    fn a_server_is_believed_if_an_authority_of_the_file_vouches_for_it() {
+        let (url, certificate) = tls_server();
+        let file = std::env::temp_dir().join(format!("dunlin-http-{}.pem", std::process::id()));
+        std::fs::write(&file, certificate).unwrap();
+        let trusting = service(url.clone(), Some(&file)).unwrap();
+        assert_eq!(run(trusting.get()), Ok(b"{}".to_vec()));
+        std::fs::write(&file, tls_server().1).unwrap();
+        let doubting = service(url.clone(), Some(&file)).unwrap();
+        assert!(matches!(run(doubting.get()), Err(HttpError::Unreachable(_))));
+        std::fs::write(&file, "hello").unwrap();
+        let why = service(url, Some(&file)).unwrap_err().to_string();
+        assert!(why.contains(&file.display().to_string()) && why.contains("no certificate"), "{why}");
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn a_get_follows_redirects_on_its_host_alone() {
+        let there = TestServer::start(Reply::Body(200, "there".into()));
+        let here = TestServer::start(Reply::Redirect(there.url().as_str().into()));
+        assert_eq!(run(service(here.url(), None).unwrap().get()), Err(HttpError::Redirect));
+        assert!(there.asked().is_empty());
+        // In a circle.
+        here.reply(Reply::Redirect(here.url().as_str().into()));
+        assert_eq!(run(service(here.url(), None).unwrap().get()), Err(HttpError::Redirect));
+        assert_eq!(here.asked().len(), 1 + 4);
+        assert_eq!(run(service(here.url(), None).unwrap().post(b"{}".to_vec())), Err(HttpError::Redirect));
+    }
+}

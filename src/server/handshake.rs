@@ -8,7 +8,7 @@ use crate::{
     acl::Principal,
     allowance::Allowance,
     audit::Record,
-    auth::{Certificate, Credentials, Denial, Exchange, Step},
+    auth::{Certificate, Credentials, Denial, Exchange, Step, jwt::token::Token},
     broker::{Refusal, Strain, admit},
     codec::{
         self, Auth, AuthProperties, ConnAck, ConnAckProperties, ConnAckReturn, Connect, DecodeError, Decoded,
@@ -388,7 +388,11 @@ fn public_reason(code: ReasonCode) -> &'static str {
 /// Writes who is denied and why, but never what was shown.
 fn log_denial(common: &Common, credentials: &Credentials<'_>, denial: Denial) -> Denial {
     let Credentials { client_id, user_name, peer, listener, .. } = credentials;
-    let user = user_name.map(|name| name.chars().take(LOGGED_CHARS_MAX).collect::<String>());
+    // A token in place of the user name is a secret.
+    let user = user_name.map(|name| match Token::recognize(name.as_bytes()) {
+        Some(_) => "(a token)".into(),
+        None => name.chars().take(LOGGED_CHARS_MAX).collect::<String>(),
+    });
     let Denial { code, why } = &denial;
     // Who waits may come as often as it likes: a line for each would fill the log.
     if *code == ReasonCode::ConnectionRateExceeded {

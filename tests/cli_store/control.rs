@@ -162,7 +162,10 @@ fn what_is_not_understood_is_refused_in_words() {
     let _running = Running::start(&scratch.data(), 1, None);
     let long = [b"{\"version\":1,".as_slice(), &vec![b' '; 1_100_000]].concat();
     for (request, why) in [
-        (&b"{\"version\":1,\"request\":\"fly\"}\n"[..], "unknown variant `fly`, expected one of `backup`, `plan`, `reload`"),
+        (
+            &b"{\"version\":1,\"request\":\"fly\"}\n"[..],
+            "unknown variant `fly`, expected one of `backup`, `plan`, `reload`",
+        ),
         (b"{\"version\":9,\"request\":\"backup\"}\n", "version 9"),
         (b"hello\n", "not understood"),
         (b"{\"version\":1", "not a line"),
