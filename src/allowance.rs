@@ -1,7 +1,7 @@
 //! Rates: how many messages and bytes may pass in a time, for one client or for all that share a user name or an
 //! address.
 //!
-//! A [`Meter`] is the generic cell rate algorithm in one word: the moment at which all that passed would have
+//! A meter is the generic cell rate algorithm in one word: the moment at which all that passed would have
 //! passed at the agreed rate. It lies in the future where more passed than that, and how far says how long to
 //! wait. Those that share a meter change it from several threads.
 
@@ -97,14 +97,14 @@ impl Allowance {
 
 impl Meter {
     fn set(&self, per_sec: u64, burst_secs: u64) {
-        let unit_nanos = if per_sec == 0 { 0 } else { (NANOS_PER_SEC / per_sec).max(1) };
+        let unit_nanos = NANOS_PER_SEC.checked_div(per_sec).map_or(0, |nanos| nanos.max(1));
         self.unit_nanos.store(unit_nanos, Ordering::Relaxed);
         self.burst_nanos.store(burst_secs.saturating_mul(NANOS_PER_SEC), Ordering::Relaxed);
     }
 
     /// So many units in a minute, all of which may pass at once after a silence.
     pub(crate) fn set_per_minute(&self, per_minute: u64) {
-        let unit_nanos = if per_minute == 0 { 0 } else { (60 * NANOS_PER_SEC / per_minute).max(1) };
+        let unit_nanos = (60 * NANOS_PER_SEC).checked_div(per_minute).map_or(0, |nanos| nanos.max(1));
         self.unit_nanos.store(unit_nanos, Ordering::Relaxed);
         self.burst_nanos.store(60 * NANOS_PER_SEC, Ordering::Relaxed);
     }

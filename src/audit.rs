@@ -1,5 +1,3 @@
-#![expect(clippy::disallowed_methods, reason = "a thread writes, so that nobody waits for a disk")]
-
 //! The audit log: what matters for security, one JSON object a line, in a file that is rotated or in the journal of
 //! systemd.
 //!
@@ -229,8 +227,7 @@ mod tests {
     fn files_are_rotated_and_the_oldest_go() {
         let directory = tempfile_directory();
         let path = directory.join("audit.jsonl");
-        let config =
-            config::Audit { file: Some(path.clone()), file_bytes_max: 200, files_max: 3, journald: false };
+        let config = config::Audit { file: Some(path), file_bytes_max: 200, files_max: 3, journald: false };
         let audit = Audit::open(&config).unwrap();
         for number in 0..20 {
             let now = Timestamp::from_millis(1_700_000_000_000);

@@ -87,7 +87,7 @@ impl Guard {
     }
 
     /// Bans somebody.
-    pub fn ban(&self, now: Timestamp, ban: Ban) {
+    pub fn ban(&self, now: Timestamp, ban: &Ban) {
         self.bans.rcu(|bans| {
             let mut bans = Bans::clone(bans);
             bans.expire(now);
@@ -111,7 +111,7 @@ impl Guard {
             return Err(banned(ban));
         }
         let limits = self.limits.load();
-        self.enter(now, Party::of_address(address), &limits.address)
+        self.enter(now, &Party::of_address(address), &limits.address)
     }
 
     /// A client has proved who it is. `at` is what [`Guard::arrive`] has returned.
@@ -129,9 +129,9 @@ impl Guard {
             return Err(banned(ban));
         }
         let limits = self.limits.load();
-        let client = self.enter(now, Party::Client(client_id.into()), &limits.client)?;
+        let client = self.enter(now, &Party::Client(client_id.into()), &limits.client)?;
         let user = match user {
-            Some(user) => self.enter(now, Party::User(user.into()), &limits.user)?,
+            Some(user) => self.enter(now, &Party::User(user.into()), &limits.user)?,
             None => None,
         };
         let stays: Vec<Stay> = [client, user, at].into_iter().flatten().collect();
@@ -139,18 +139,18 @@ impl Guard {
         Ok(Admitted { allowances, stays })
     }
 
-    fn enter(&self, now: Timestamp, party: Party, limits: &PartyLimits) -> Result<Option<Stay>, Turned> {
+    fn enter(&self, now: Timestamp, party: &Party, limits: &PartyLimits) -> Result<Option<Stay>, Turned> {
         if limits.is_unlimited() {
             return Ok(None);
         }
         let mut parties = self.parties.lock().unwrap_or_else(PoisonError::into_inner);
-        let account = parties.account(now, &party, limits);
+        let account = parties.account(now, party, limits);
         if account.connects_too_often(now) {
             let why = format!("{party} connects more than {} times a minute", limits.connects_per_minute_max);
             drop(parties);
             if limits.ban_secs > 0 {
                 let until = Some(now.plus_secs(limits.ban_secs));
-                self.ban(now, Ban { banned: party.banned(), until, why: why.as_str().into() });
+                self.ban(now, &Ban { banned: party.banned(), until, why: why.as_str().into() });
             }
             return Err(Turned { code: ReasonCode::ConnectionRateExceeded, why });
         }

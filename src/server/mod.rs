@@ -16,11 +16,12 @@ mod mailbox;
 mod pace;
 mod reauthentication;
 mod reload;
+mod start_error;
 mod storage;
 mod strain;
 
 use std::{
-    fmt, io,
+    io,
     path::PathBuf,
     rc::Rc,
     sync::{Arc, atomic::AtomicUsize},
@@ -43,13 +44,13 @@ use tracing::{info, warn};
 pub use client::{Client, ClientError, Delivered, Publication};
 
 use crate::{
-    acl::{Authorize, PolicyErrors, Rules},
+    acl::{Authorize, Rules},
     audit::Audit,
-    auth::{Authenticate, Authenticator, ByListener, Chain, OpenError},
+    auth::{Authenticate, Authenticator, ByListener, Chain},
     broker::{Shard, Shared, sys},
     config::{Acl, Address, ClientIdentity, Config, Listener, Persistence, Proxies, Transport},
     control::Plan,
-    guard::{BanFileError, Bans, Guard},
+    guard::{Bans, Guard},
     limits::{Durability, Limits},
     net::{
         BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
@@ -66,6 +67,7 @@ use reload::Running;
 use storage::{Failure, Observer, Storage};
 
 pub use reload::Reloading;
+pub use start_error::StartError;
 pub use storage::StoreError;
 
 /// What all threads of a broker share.
@@ -162,52 +164,6 @@ pub struct Builder {
     reloading: Option<Reloading>,
 }
 
-/// Why a broker does not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// A listener cannot listen.
-    Bind(BindError),
-    /// The certificates of a listener cannot be used.
-    Tls {
-        /// The listener.
-        listener: String,
-        /// Why.
-        error: TlsError,
-    },
-    /// The file of bans cannot be used.
-    Bans(BanFileError),
-    /// The file of access rules cannot be used.
-    Acl(PolicyErrors),
-    /// A back end for authentication cannot be used.
-    Auth(OpenError),
-    /// The store cannot be opened.
-    Store(StoreError),
-    /// The system gives no thread, no runtime or no random numbers.
-    System(io::Error),
-}
-
-impl fmt::Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StartError::Bind(error) => error.fmt(f),
-            StartError::Tls { listener, error } => write!(f, "listener '{listener}': {error}"),
-            StartError::Bans(error) => error.fmt(f),
-            StartError::Acl(errors) => errors.fmt(f),
-            StartError::Auth(error) => error.fmt(f),
-            StartError::Store(error) => error.fmt(f),
-            StartError::System(error) => write!(f, "the system refuses what the broker needs: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<io::Error> for StartError {
-    fn from(error: io::Error) -> Self {
-        StartError::System(error)
-    }
-}
-
 impl Builder {
     /// Uses this configuration.
     #[must_use]
@@ -285,26 +241,18 @@ impl Builder {
         let Builder { config, authenticator, authorize, reloading } = self;
         let (authenticator, chain) = choose_authenticator(authenticator, &config)?;
         let doors = open_doors(&config)?;
-        let policy = config.acl.as_ref().map(Acl::load).transpose().map_err(StartError::Acl)?;
-        // A program's own rules are not those of the configuration.
-        let rules = authorize.is_none().then(|| Arc::new(Rules::new(policy.map(Arc::new))));
+        let rules = choose_rules(authorize.as_ref(), &config)?;
         let authorize = authorize.or_else(|| rules.clone().map(|rules| rules as Arc<dyn Authorize>));
         let clock = Clock::start();
         let storage = Storage::open(&config, clock.now()).await.map_err(StartError::Store)?;
         let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
-        let mut seed = [0; 8];
-        random.fill(&mut seed).map_err(|_| io::Error::other("no random numbers"))?;
-        let mut shared = Shared::new(config.limits.clone(), config.shards, u64::from_ne_bytes(seed));
+        let mut shared = Shared::new(config.limits.clone(), config.shards, random_seed(random)?);
         shared.check_payload_format = config.check_payload_format;
         storage.prepare(&mut shared);
         if let Some(authorize) = authorize {
             shared.authorize = authorize;
         }
-        let guard = Guard::default();
-        guard.set_limits(config.guard.clone());
-        guard.set_bans(Bans::of(Bans::read(&config.bans_file).map_err(StartError::Bans)?));
-        let audit =
-            Audit::open(&config.audit).map_err(|error| StartError::System(io::Error::other(error)))?;
+        let (guard, audit) = (open_guard(&config)?, Audit::open(&config.audit).map_err(StartError::Audit)?);
         let shared = Arc::new(shared);
         let mailboxes = Arc::new(Mailboxes::new(config.shards));
         let failure = Arc::new(Failure::default());
@@ -525,6 +473,29 @@ impl Door {
             connections: AtomicUsize::new(0),
         }
     }
+}
+
+fn random_seed(random: &dyn SecureRandom) -> io::Result<u64> {
+    let mut seed = [0; 8];
+    random.fill(&mut seed).map_err(|_| io::Error::other("no random numbers"))?;
+    Ok(u64::from_ne_bytes(seed))
+}
+
+/// The access rules of the configuration, unless the program has its own.
+fn choose_rules(
+    authorize: Option<&Arc<dyn Authorize>>,
+    config: &Config,
+) -> Result<Option<Arc<Rules>>, StartError> {
+    let policy = config.acl.as_ref().map(Acl::load).transpose().map_err(StartError::Acl)?;
+    Ok(authorize.is_none().then(|| Arc::new(Rules::new(policy.map(Arc::new)))))
+}
+
+/// Who is kept out, and what each may take.
+fn open_guard(config: &Config) -> Result<Guard, StartError> {
+    let guard = Guard::default();
+    guard.set_limits(config.guard.clone());
+    guard.set_bans(Bans::of(Bans::read(&config.bans_file).map_err(StartError::Bans)?));
+    Ok(guard)
 }
 
 /// The embedder's authenticator, else the back ends of the configuration, else the listeners decide alone.

@@ -177,7 +177,7 @@ fn a_connection_ends_with_the_proof_of_who_the_client_is() {
             let details = Details { expires_at_secs, ..Details::default() };
             let principal = Principal { user: Some("u".into()), details: Some(Arc::new(details)) };
             if let Some(id) = shard.link_of_client("c") {
-                shard.set_principal(now, id, principal.clone(), out);
+                shard.set_principal(now, id, principal, out);
             }
         });
     };
