@@ -12,8 +12,8 @@ use std::{
 use dunlin::acl::Format;
 use dunlin::config::{
     Acl, Address, Audit, Auth, CertificateFiles, CipherSuite, ClientCertificate, ClientIdentity, Config,
-    ConfigErrors, Doubt, Durability, Limits, Listener, Log, LogFormat, Overflow, Overrides, Persistence,
-    Proxies, ProxyProtocol, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
+    ConfigErrors, Doubt, Durability, Effect, Limits, Listener, Log, LogFormat, Overflow, Overrides,
+    Persistence, Proxies, ProxyProtocol, Sources, Surroundings, Tls, TlsVersion, Transport, WebSocket,
     auth::{
         Backend, Backoff, PasswordChecks, PasswordFile,
         jwt::{Algorithm, ForeignIssuer, Jwt, JwtKeys, KeySetUrl, SecretEncoding, TokenExpiry},
@@ -799,4 +799,29 @@ fn layers_change_keys_of_back_ends() {
     let config = load("", &[], flag).unwrap();
     assert_eq!(file(&config, "passwords"), Path::new("/work-dir/mine"));
     assert_eq!(config.listeners[0].auth, ["passwords"]);
+}
+
+/// As the reference says at its beginning: each key takes effect live or at the next start.
+#[test]
+fn every_key_of_the_reference_says_when_it_takes_effect() {
+    let (mut section, mut mark, mut keys) = (String::new(), None, 0);
+    for line in REFERENCE.lines() {
+        let plain = line.strip_prefix("# ").unwrap_or(line);
+        let plain = plain.strip_prefix("# ").unwrap_or(plain);
+        let is_name = |text: &str| text.chars().all(|c| c == '_' || c.is_ascii_lowercase());
+        if plain.starts_with('[') && plain.ends_with(']') {
+            (section, mark) = (plain.trim_matches(['[', ']']).to_owned() + ".", None);
+        } else if let Some((key, _)) = plain.split_once(" = ").filter(|(key, _)| is_name(key)) {
+            let key = format!("{section}{key}");
+            assert_eq!(mark, Some(Effect::of(&key)), "{key}");
+            keys += 1;
+        } else if plain.trim().is_empty() {
+            mark = None;
+        } else if plain.contains("(live)") {
+            mark = Some(Effect::Live);
+        } else if plain.contains("(restart)") {
+            mark = Some(Effect::Restart);
+        }
+    }
+    assert!(keys > 100, "{keys} keys");
 }
