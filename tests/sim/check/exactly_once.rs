@@ -24,11 +24,11 @@ impl ExactlyOnce {
             Event::Opened { client, wire, present: false, .. } => {
                 self.unheard.insert(*client, *wire);
             }
-            Event::Opened { client, wire, present: true, .. } => {
-                if self.unheard.get(client).is_some_and(|unheard| unheard != wire) {
-                    self.unheard.remove(client);
-                    self.misled.insert(*client, facts.messages.len());
-                }
+            Event::Opened { client, wire, present: true, .. }
+                if self.unheard.get(client).is_some_and(|unheard| unheard != wire) =>
+            {
+                self.unheard.remove(client);
+                self.misled.insert(*client, facts.messages.len());
             }
             Event::Connected { client, wire, .. } if self.unheard.get(client) == Some(wire) => {
                 self.unheard.remove(client);
@@ -54,7 +54,8 @@ impl Check for ExactlyOnce {
         }
         let is_misled = self.misled.get(&message.publisher).is_some_and(|before| number < *before);
         let session = facts.epochs[delivered.wire];
-        if !self.seen.insert((delivered.client, session, number)) && !(is_misled && message.is_repeated) {
+        let is_first = self.seen.insert((delivered.client, session, number));
+        if !is_first && (!is_misled || !message.is_repeated) {
             return Err(format!("message {number} was delivered twice"));
         }
         Ok(())
