@@ -1,6 +1,9 @@
 //! Rules that can be replaced while the broker runs.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use arc_swap::ArcSwapOption;
 
@@ -12,40 +15,46 @@ use super::{Action, Authorize, Decision, Open, Policy, Principal, RuleId};
 #[derive(Debug)]
 pub struct Rules {
     current: ArcSwapOption<Policy>,
+    /// Whether there is one: to look there costs more than what [`Open`] decides.
+    has_policy: AtomicBool,
 }
 
 impl Rules {
     /// Decides by this policy until another one takes its place.
     #[must_use]
     pub fn new(policy: Option<Arc<Policy>>) -> Self {
-        Self { current: ArcSwapOption::new(policy) }
+        Self { has_policy: AtomicBool::new(policy.is_some()), current: ArcSwapOption::new(policy) }
     }
 
     /// Decides by this policy from now on.
     pub fn replace(&self, policy: Option<Arc<Policy>>) {
+        let has_policy = policy.is_some();
         self.current.store(policy);
+        self.has_policy.store(has_policy, Ordering::Release);
+    }
+
+    /// Asks the policy of the moment, or [`Open`].
+    fn ask<T>(&self, ask: impl FnOnce(&dyn Authorize) -> T) -> T {
+        if !self.has_policy.load(Ordering::Acquire) {
+            return ask(&Open);
+        }
+        match &*self.current.load() {
+            Some(policy) => ask(&**policy),
+            None => ask(&Open),
+        }
     }
 }
 
 impl Authorize for Rules {
     fn decide(&self, principal: &Principal, client_id: &str, action: Action, topic: &str) -> Decision {
-        match &*self.current.load() {
-            Some(policy) => policy.decide(principal, client_id, action, topic),
-            None => Open.decide(principal, client_id, action, topic),
-        }
+        self.ask(|rules| rules.decide(principal, client_id, action, topic))
     }
 
     fn limits_receiving(&self, principal: &Principal, client_id: &str) -> bool {
-        match &*self.current.load() {
-            Some(policy) => policy.limits_receiving(principal, client_id),
-            None => Open.limits_receiving(principal, client_id),
-        }
+        self.ask(|rules| rules.limits_receiving(principal, client_id))
     }
 
     fn describe(&self, rule: RuleId) -> String {
-        match &*self.current.load() {
-            Some(policy) => policy.describe(rule),
-            None => Open.describe(rule),
-        }
+        self.ask(|rules| rules.describe(rule))
     }
 }

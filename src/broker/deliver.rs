@@ -150,7 +150,8 @@ impl Shard {
             self.count_drop(slot, topic, outgoing.share.as_deref(), DropReason::Offline);
             return;
         };
-        let may_send = self.may_send(now, id);
+        let is_bounded = self.links[id.slot as usize].bounds().is_some();
+        let may_send = !is_bounded || self.may_send(now, id);
         let session = &mut self.sessions[slot as usize];
         if !session.transient.is_empty() || !may_send {
             if session.transient.live_bytes() + outgoing.message.size_bytes() <= outbox_bytes_max {
@@ -168,14 +169,16 @@ impl Shard {
             self.report_drop(slot, &outgoing, DropReason::OutboxFull, out);
             return;
         }
-        if !self.may_receive(id, slot, outgoing.message.topic(), out) {
+        if is_bounded && !self.may_receive(id, slot, outgoing.message.topic(), out) {
             self.report_drop(slot, &outgoing, DropReason::MayNotReceive, out);
             return;
         }
         let link = &mut self.links[id.slot as usize];
         let fit = link.write_publish(&outgoing, Delivery::AtMostOnce, Attempt::First, now);
         out.touch(id);
-        self.charge_sent(now, id, outgoing.message.size_bytes());
+        if is_bounded {
+            self.charge_sent(now, id, outgoing.message.size_bytes());
+        }
         self.count_sent(slot, &outgoing, fit, out);
     }
 
@@ -191,11 +194,12 @@ impl Shard {
                 self.sessions[slot as usize].handle.set_presence(Presence::Busy);
                 return;
             }
-            if !self.may_send(now, id) {
+            let is_bounded = link.bounds().is_some();
+            if is_bounded && !self.may_send(now, id) {
                 self.sessions[slot as usize].handle.set_presence(Presence::Busy);
                 return;
             }
-            let is_limited = self.is_receiving_limited(id);
+            let is_limited = is_bounded && self.is_receiving_limited(id);
             let session = &mut self.sessions[slot as usize];
             if let Some(outgoing) = session.transient.pop() {
                 // [MQTT-3.3.2-5]
@@ -203,7 +207,7 @@ impl Shard {
                     self.report_drop(slot, &outgoing, DropReason::Expired, out);
                     continue;
                 }
-                if !self.may_receive(id, slot, outgoing.message.topic(), out) {
+                if is_limited && !self.may_receive(id, slot, outgoing.message.topic(), out) {
                     self.report_drop(slot, &outgoing, DropReason::MayNotReceive, out);
                     continue;
                 }
