@@ -23,27 +23,17 @@ pub(super) struct RawGuard {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bans_file: Option<PathBuf>,
     pub(super) memory_bytes_max: Size,
-    pub(super) client: RawClient,
+    pub(super) client: RawParty,
     pub(super) user: RawParty,
     pub(super) address: RawParty,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct RawClient {
-    connects_per_minute_max: Integer,
-    ban_secs: Integer,
-    messages_in_per_sec_max: Integer,
-    bytes_in_per_sec_max: Size,
-    messages_out_per_sec_max: Integer,
-    bytes_out_per_sec_max: Size,
-    burst_secs: Integer,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
 pub(super) struct RawParty {
-    connections_max: Integer,
+    /// A client identifier has one connection: there is no such key for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections_max: Option<Integer>,
     connects_per_minute_max: Integer,
     ban_secs: Integer,
     messages_in_per_sec_max: Integer,
@@ -71,20 +61,15 @@ const BURST_SECS: u64 = 2;
 
 impl Default for RawGuard {
     fn default() -> Self {
-        let (client, user, address) = (RawClient::default(), RawParty::default(), RawParty::default());
+        let client = RawParty::of_client(&unlimited());
+        let (user, address) = (RawParty::default(), RawParty::default());
         Self { bans_file: None, memory_bytes_max: Size(0), client, user, address }
-    }
-}
-
-impl Default for RawClient {
-    fn default() -> Self {
-        Self::from(&unlimited())
     }
 }
 
 impl Default for RawParty {
     fn default() -> Self {
-        Self::from(&unlimited())
+        Self::of_client(&unlimited())
     }
 }
 
@@ -104,10 +89,11 @@ pub(super) fn no_limits() -> GuardLimits {
     GuardLimits { client: unlimited(), user: unlimited(), address: unlimited() }
 }
 
-impl From<&PartyLimits> for RawClient {
+impl From<&PartyLimits> for RawParty {
     fn from(limits: &PartyLimits) -> Self {
-        let PartyLimits { connections_max: _, connects_per_minute_max, ban_secs, rates } = limits;
+        let PartyLimits { connections_max, connects_per_minute_max, ban_secs, rates } = limits;
         Self {
+            connections_max: Some(integer(*connections_max)),
             connects_per_minute_max: integer(*connects_per_minute_max),
             ban_secs: integer(*ban_secs),
             messages_in_per_sec_max: integer(rates.messages_in_per_sec),
@@ -119,27 +105,10 @@ impl From<&PartyLimits> for RawClient {
     }
 }
 
-impl From<&PartyLimits> for RawParty {
-    fn from(limits: &PartyLimits) -> Self {
-        let RawClient {
-            connects_per_minute_max,
-            ban_secs,
-            messages_in_per_sec_max,
-            bytes_in_per_sec_max,
-            messages_out_per_sec_max,
-            bytes_out_per_sec_max,
-            burst_secs,
-        } = RawClient::from(limits);
-        Self {
-            connections_max: integer(limits.connections_max),
-            connects_per_minute_max,
-            ban_secs,
-            messages_in_per_sec_max,
-            bytes_in_per_sec_max,
-            messages_out_per_sec_max,
-            bytes_out_per_sec_max,
-            burst_secs,
-        }
+impl RawParty {
+    /// The same for a client identifier.
+    pub(super) fn of_client(limits: &PartyLimits) -> Self {
+        Self { connections_max: None, ..Self::from(limits) }
     }
 }
 
@@ -156,27 +125,11 @@ impl From<&Audit> for RawAudit {
 
 impl Checker<'_> {
     pub(super) fn guard(&mut self, raw: &RawGuard) -> GuardLimits {
-        let RawClient {
-            connects_per_minute_max,
-            ban_secs,
-            messages_in_per_sec_max,
-            bytes_in_per_sec_max,
-            messages_out_per_sec_max,
-            bytes_out_per_sec_max,
-            burst_secs,
-        } = raw.client;
-        let client = RawParty {
-            connections_max: Integer(0),
-            connects_per_minute_max,
-            ban_secs,
-            messages_in_per_sec_max,
-            bytes_in_per_sec_max,
-            messages_out_per_sec_max,
-            bytes_out_per_sec_max,
-            burst_secs,
-        };
+        if raw.client.connections_max.is_some() {
+            self.refuse("guard.client.connections_max", "is no key: a client identifier has one connection");
+        }
         GuardLimits {
-            client: self.party("guard.client", &client),
+            client: self.party("guard.client", &raw.client),
             user: self.party("guard.user", &raw.user),
             address: self.party("guard.address", &raw.address),
         }
@@ -190,7 +143,11 @@ impl Checker<'_> {
             };
         }
         PartyLimits {
-            connections_max: check!(number, connections_max, 0..=COUNT_MAX),
+            connections_max: self.number(
+                &format!("{key}.connections_max"),
+                raw.connections_max.unwrap_or(Integer(0)),
+                0..=COUNT_MAX,
+            ),
             connects_per_minute_max: check!(number, connects_per_minute_max, 0..=COUNT_MAX),
             ban_secs: check!(number, ban_secs, 0..=31_536_000),
             rates: Rates {

@@ -10,7 +10,7 @@ use super::{
     ProxyProtocol, Transport,
     acl::RawAcl,
     auth::RawAuth,
-    guard::{RawAudit, RawGuard},
+    guard::{RawAudit, RawGuard, RawParty},
     tls::RawTls,
     unit::{Integer, Size},
 };
@@ -333,7 +333,7 @@ impl From<&Config> for RawConfig {
             guard: RawGuard {
                 bans_file: Some(config.bans_file.clone()),
                 memory_bytes_max: size(config.memory_bytes_max),
-                client: (&config.guard.client).into(),
+                client: RawParty::of_client(&config.guard.client),
                 user: (&config.guard.user).into(),
                 address: (&config.guard.address).into(),
             },
