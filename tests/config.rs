@@ -221,6 +221,7 @@ fn auth(number: u32) -> Auth {
         backends: [("local".to_owned(), Backend::PasswordFile(PasswordFile { file: "/p".into() }))].into(),
         backoff: Backoff { failures_max: number, wait_max: 2 * secs, wait_min: secs, ..Backoff::default() },
         passwords: PasswordChecks { cache_time: secs, ..PasswordChecks::default() },
+        bind_sessions: number.is_multiple_of(2),
     }
 }
 

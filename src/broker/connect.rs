@@ -108,6 +108,9 @@ fn may_be_assigned(connect: &Connect<'_>) -> bool {
 /// to what waits.
 const STUCK_BATCHES_MAX: u64 = 1024;
 
+/// Why a user does not get a session.
+const OF_ANOTHER_USER: &str = "the session of this client identifier belongs to another user";
+
 /// What a connection asks of its session.
 struct Terms {
     expiry_secs: u32,
@@ -152,6 +155,7 @@ impl Shard {
         self.check_will(&client_id, &admission.principal, connect.will.as_ref())?;
         self.check_conn_ack(admission, &terms)?;
         let known = self.by_client.get(&client_id).copied();
+        self.check_owner(known, &admission.principal)?;
         self.check_store(known.filter(|_| !connect.clean_start), &terms)?;
         if known.is_none() && self.shared.sum(|counters| counters.sessions.value()) >= self.sessions_max() {
             return Err(Refusal::new(ReasonCode::QuotaExceeded, "the broker has as many sessions as it may"));
@@ -195,6 +199,16 @@ impl Shard {
         self.resume(now, id, slot, out);
         self.end_turn(now, out);
         Ok(id)
+    }
+
+    /// Whether the session is the user's. To resume it would show what is for another user, to discard it would lose
+    /// that, and to take its connection over would cut the other off.
+    pub(super) fn check_owner(&self, known: Option<u32>, principal: &Principal) -> Result<(), Refusal> {
+        let owner = known.and_then(|slot| self.sessions[slot as usize].handle.owner());
+        if self.shared.bind_sessions && owner.is_some() && owner != principal.user.as_ref() {
+            return Err(Refusal::new(ReasonCode::NotAuthorized, OF_ANOTHER_USER));
+        }
+        Ok(())
     }
 
     /// Whether the store has room for what it would have to keep of a session that it does not know yet.
@@ -338,6 +352,7 @@ impl Shard {
         session.state = SessionState::Connected(id);
         session.expiry_secs = terms.expiry_secs;
         session.handle.set_durability(terms.durability);
+        session.handle.set_owner(admission.principal.user.as_ref());
         // Never back to false: what the store knows of a session has to be ended there too.
         if terms.expiry_secs > 0 {
             session.handle.set_durable();

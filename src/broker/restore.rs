@@ -50,6 +50,7 @@ impl Shard {
         let bytes = stored.messages.size_bytes() as usize
             + stored.shared.iter().map(|(_, outgoing)| outgoing.message.size_bytes()).sum::<usize>();
         handle.restore(stored.next_number, messages, bytes);
+        handle.set_owner(stored.owner.as_ref());
         let counters = &self.shared.counters[usize::from(self.index)];
         counters.queued_messages.add(messages as u64);
         counters.queued_bytes.add(bytes as u64);

@@ -27,6 +27,8 @@ pub struct Shared {
     pub limits: Limits,
     /// Whether PUBLISH marked as UTF-8 text is checked to be such.
     pub check_payload_format: bool,
+    /// Whether a session is for the user alone who had it first.
+    pub bind_sessions: bool,
     /// Who may do what.
     pub authorize: Arc<dyn Authorize>,
     /// All subscriptions.
@@ -58,6 +60,7 @@ impl Shared {
         Shared {
             limits,
             check_payload_format: true,
+            bind_sessions: true,
             authorize: Arc::new(Open),
             router: Router::new(seed),
             retained: RetainedStore::default(),

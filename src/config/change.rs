@@ -28,7 +28,7 @@ pub struct Change {
 
 /// Keys, and sections with a dot at the end, whose changes take effect at a reload. Of more that fit, the longest
 /// decides.
-const EFFECTS: [(&str, Effect); 9] = [
+const EFFECTS: [(&str, Effect); 10] = [
     ("limits.", Effect::Live),
     // The permits are handed out at the start.
     ("limits.handshakes_max", Effect::Restart),
@@ -36,6 +36,7 @@ const EFFECTS: [(&str, Effect); 9] = [
     ("auth.", Effect::Live),
     // The threads are made at the start.
     ("auth.passwords.", Effect::Restart),
+    ("auth.bind_sessions", Effect::Restart),
     ("listeners.auth", Effect::Live),
     ("acl.", Effect::Live),
     ("log.filter", Effect::Live),

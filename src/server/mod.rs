@@ -248,6 +248,7 @@ impl Builder {
         let random = rustls::crypto::aws_lc_rs::default_provider().secure_random;
         let mut shared = Shared::new(config.limits.clone(), config.shards, random_seed(random)?);
         shared.check_payload_format = config.check_payload_format;
+        shared.bind_sessions = config.auth.bind_sessions;
         storage.prepare(&mut shared);
         if let Some(authorize) = authorize {
             shared.authorize = authorize;

@@ -1,7 +1,7 @@
 //! What threads other than its owner know of a session.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering},
 };
 
@@ -19,6 +19,8 @@ pub struct SessionHandle {
     pub id: u64,
     /// The client identifier.
     pub client_id: Arc<str>,
+    /// See [`SessionHandle::owner`].
+    owner: OnceLock<Arc<str>>,
     /// Whether the session outlives its connection, or one of its connections did, so that the store knows
     /// it, and what it is promised goes there first.
     durable: AtomicBool,
@@ -54,6 +56,7 @@ impl SessionHandle {
             slot,
             id,
             client_id,
+            owner: OnceLock::new(),
             durable: AtomicBool::new(false),
             awaits_commit: AtomicBool::new(true),
             presence: AtomicU8::new(Presence::Offline as u8),
@@ -69,6 +72,18 @@ impl SessionHandle {
         self.queued_messages.store(queued_messages, Ordering::Relaxed);
         self.queued_bytes.store(queued_bytes, Ordering::Relaxed);
         self.set_durable();
+    }
+
+    /// The user whose session it is: the first one, of those that had a name, whose client it was.
+    pub fn owner(&self) -> Option<&Arc<str>> {
+        self.owner.get()
+    }
+
+    /// Says whose session it is, unless it is somebody's already. Owner shard only.
+    pub fn set_owner(&self, user: Option<&Arc<str>>) {
+        if let Some(user) = user {
+            self.owner.get_or_init(|| user.clone());
+        }
     }
 
     /// True if both are the handle of one session.

@@ -80,6 +80,8 @@ pub struct StoredSession {
     pub id: u64,
     /// The client identifier.
     pub client_id: Arc<str>,
+    /// The user whose session it is, if anybody's.
+    pub owner: Option<Arc<str>>,
     /// Session Expiry Interval in seconds.
     pub expiry_secs: u32,
     /// Whether it had a connection when it was last written.

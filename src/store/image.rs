@@ -25,6 +25,8 @@ pub(super) struct SessionImage<'a> {
     pub(super) expiry_secs: u32,
     pub(super) presence: StoredPresence,
     pub(super) client_id: &'a str,
+    /// The user whose session it is.
+    pub(super) owner: Option<&'a str>,
     pub(super) will: Option<Arc<StoredWill>>,
 }
 
@@ -33,11 +35,12 @@ const HAS_WILL: u8 = 1 << 1;
 const WILL_EXPIRES: u8 = 1 << 2;
 /// Some of its messages may have been sent before a crash.
 const PERHAPS_SENT: u8 = 1 << 3;
+const HAS_OWNER: u8 = 1 << 4;
 
 impl<'a> SessionImage<'a> {
     /// Reads it to the end of the record.
     pub(super) fn read(mut reader: Reader<'a>) -> Result<SessionImage<'a>, Malformed> {
-        let flags = reader.flags(IS_DETACHED | HAS_WILL | WILL_EXPIRES | PERHAPS_SENT)?;
+        let flags = reader.flags(IS_DETACHED | HAS_WILL | WILL_EXPIRES | PERHAPS_SENT | HAS_OWNER)?;
         let expiry_secs = reader.u32()?;
         let presence = if flags & IS_DETACHED != 0 {
             let since = Timestamp::from_millis(reader.u64()?);
@@ -48,6 +51,7 @@ impl<'a> SessionImage<'a> {
             StoredPresence::Connected { receive_maximum: reader.u16()? }
         };
         let client_id = reader.text()?;
+        let owner = if flags & HAS_OWNER != 0 { Some(reader.text()?) } else { None };
         let will = if flags & HAS_WILL != 0 {
             let delay_secs = reader.u32()?;
             let message_expiry_secs = if flags & WILL_EXPIRES != 0 { Some(reader.u32()?) } else { None };
@@ -58,7 +62,7 @@ impl<'a> SessionImage<'a> {
             reader.end()?;
             None
         };
-        Ok(SessionImage { expiry_secs, presence, client_id, will })
+        Ok(SessionImage { expiry_secs, presence, client_id, owner, will })
     }
 }
 
@@ -66,6 +70,7 @@ impl<'a> SessionImage<'a> {
 pub(super) fn session_fields(
     out: &mut Vec<u8>,
     client_id: &str,
+    owner: Option<&str>,
     expiry_secs: u32,
     presence: StoredPresence,
     will: Option<&StoredWill>,
@@ -77,6 +82,9 @@ pub(super) fn session_fields(
     };
     if let Some(will) = will {
         flags |= HAS_WILL | if will.message_expiry_secs.is_some() { WILL_EXPIRES } else { 0 };
+    }
+    if owner.is_some() {
+        flags |= HAS_OWNER;
     }
     out.push(flags);
     out.extend_from_slice(&expiry_secs.to_le_bytes());
@@ -93,6 +101,9 @@ pub(super) fn session_fields(
         }
     }
     wire::text(out, client_id);
+    if let Some(owner) = owner {
+        wire::text(out, owner);
+    }
     if let Some(will) = will {
         out.extend_from_slice(&will.delay_secs.to_le_bytes());
         if let Some(secs) = will.message_expiry_secs {

@@ -142,7 +142,8 @@ impl Ledger {
             Op::PutSession { session, expiry_secs, will, presence } => {
                 let mut fields = Vec::new();
                 let will = will.as_deref();
-                image::session_fields(&mut fields, &session.client_id, *expiry_secs, *presence, will);
+                let owner = session.owner().map(|owner| &**owner);
+                image::session_fields(&mut fields, &session.client_id, owner, *expiry_secs, *presence, will);
                 puts.put(record, |out| record::put_session(out, session.id, &fields));
                 self.put_session(record, session.id, fields);
             }

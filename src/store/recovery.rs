@@ -165,6 +165,7 @@ impl Recovery {
             draft.stored.expiry_secs = image.expiry_secs;
             draft.stored.presence = image.presence;
             draft.stored.will = image.will;
+            draft.stored.owner = image.owner.map(Into::into);
             return;
         }
         self.places.insert(id, self.drafts.len());
@@ -173,6 +174,7 @@ impl Recovery {
             stored: StoredSession {
                 id,
                 client_id: image.client_id.into(),
+                owner: image.owner.map(Into::into),
                 expiry_secs: image.expiry_secs,
                 presence: image.presence,
                 will: image.will,

@@ -95,7 +95,7 @@ fn write_append(out: &mut Vec<u8>, append: &Append<'_>) {
 
 fn session_fields(image: &SessionImage<'_>) -> Vec<u8> {
     let mut fields = Vec::new();
-    let SessionImage { expiry_secs, presence, client_id, will } = image;
-    image::session_fields(&mut fields, client_id, *expiry_secs, *presence, will.as_deref());
+    let SessionImage { expiry_secs, presence, client_id, owner, will } = image;
+    image::session_fields(&mut fields, client_id, *owner, *expiry_secs, *presence, will.as_deref());
     fields
 }

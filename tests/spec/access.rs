@@ -1,6 +1,9 @@
 //! Access rules where they meet sessions: deliveries, live changes, and proofs that end.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use dunlin::{
     acl::{Action, Authorize, Decision, Details, Principal, RuleId},
@@ -8,7 +11,7 @@ use dunlin::{
     codec::{QoS, ReasonCode, Version},
 };
 
-use crate::world::{Setup, WillSetup, World, all};
+use crate::world::{Got, Setup, WillSetup, World, all};
 
 const ALL_QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
@@ -121,7 +124,7 @@ fn a_subscription_that_is_not_allowed_any_more_ends_and_does_not_come_back() {
         forbidden.set(&[("subscribe", "a"), ("lower", "c")]);
         world.step(|shard, now, out| shard.rules_changed(now, out));
         assert_eq!(denials(&world), [("a".into(), 0)]);
-        world.crash(std::time::Duration::ZERO);
+        world.crash(Duration::ZERO);
         forbidden.set(&[]);
         let subscriber = world.connect(Setup::durable(version, "s").resuming());
         let publisher = world.connect(Setup::new(version, "p"));
@@ -190,4 +193,67 @@ fn a_connection_ends_with_the_proof_of_who_the_client_is() {
     client.expect_closed(ReasonCode::MaximumConnectTime);
     let is_told = |event: &Event| matches!(event, Event::Disconnected { cause: Cause::ProofEnded, .. });
     assert!(world.events().iter().any(is_told));
+}
+
+fn of(user: Option<&'static str>, setup: Setup) -> Setup {
+    Setup { user, ..setup }
+}
+
+#[test]
+fn a_session_is_for_the_user_alone_who_had_it_first() {
+    all(|version| {
+        let world = World::with(2, |_| ());
+        let durable = |user| of(user, Setup::durable(version, "shared").resuming());
+        let refused = |user| {
+            for setup in [durable(user), of(user, Setup::new(version, "shared"))] {
+                let code = if version.is_v5() { ReasonCode::NotAuthorized as u8 } else { 5 };
+                match world.send_connect(setup).recv() {
+                    Some(Got::ConnAck { session_present: false, code: found, .. }) if found == code => {}
+                    other => panic!("{version:?} {user:?}: {other:?}"),
+                }
+            }
+        };
+        let ann = world.connect(durable(Some("ann")));
+        ann.subscribe("for/ann", QoS::AtLeastOnce);
+        refused(Some("bob"));
+        refused(None);
+        ann.expect_nothing();
+        ann.drop_link();
+        world.crash(Duration::ZERO);
+        let publisher = world.connect(Setup::new(version, "publisher"));
+        publisher.publish("for/ann", "x", QoS::AtLeastOnce);
+        refused(Some("bob"));
+        let ann = world.connect(durable(Some("ann")));
+        ann.expect_publish("for/ann", "x");
+        // It ends with its owner, and is anybody's then.
+        ann.drop_link();
+        let ann = world.connect(of(Some("ann"), Setup::new(version, "shared")));
+        ann.disconnect();
+        world.connect(of(Some("bob"), Setup::new(version, "shared")));
+    });
+}
+
+#[test]
+fn a_session_of_nobody_is_for_anybody_and_then_for_them() {
+    let world = World::with(1, |_| ());
+    let durable = |user| of(user, Setup::durable(Version::V5, "shared").resuming());
+    world.connect(durable(None)).drop_link();
+    assert!(world.connect_and(durable(Some("ann"))).1);
+    assert!(matches!(world.send_connect(durable(None)).recv(), Some(Got::ConnAck { code: 0x87, .. })));
+}
+
+#[test]
+fn sessions_are_for_anybody_where_they_are_not_bound() {
+    let world = World::with(1, |shared| shared.bind_sessions = false);
+    let durable = |user| of(user, Setup::durable(Version::V5, "shared").resuming());
+    world.connect(durable(Some("ann"))).drop_link();
+    assert!(world.connect_and(durable(Some("bob"))).1);
+}
+
+#[test]
+fn who_becomes_somebody_else_loses_the_connection() {
+    let world = World::with(1, |_| ());
+    let client = world.connect(of(Some("ann"), Setup::v5("shared")));
+    client.become_user("bob");
+    client.expect_closed(ReasonCode::NotAuthorized);
 }

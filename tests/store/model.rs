@@ -260,8 +260,14 @@ impl Model {
 impl Session {
     fn check(&self, stored: &StoredSession, committer: &Committer) -> Result<Session, String> {
         let will = stored.will.as_ref().map(|will| will.message.topic().to_string());
-        let found = (&*stored.client_id, stored.expiry_secs, stored.presence, &will);
-        let expected = (&*self.handle.client_id, self.expiry_secs, self.presence, &self.will);
+        let found = (&*stored.client_id, &stored.owner, stored.expiry_secs, stored.presence, &will);
+        let expected = (
+            &*self.handle.client_id,
+            &self.handle.owner().cloned(),
+            self.expiry_secs,
+            self.presence,
+            &self.will,
+        );
         if found != expected {
             return Err(format!("{found:?} instead of {expected:?}"));
         }

@@ -3,6 +3,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use dunlin::{
+    acl::Principal,
     broker::Cause,
     codec::{
         self, Ack, AckProperties, Auth, AuthProperties, Delivery, Disconnect, DisconnectProperties, Packet,
@@ -213,6 +214,16 @@ impl Client {
         };
         let auth = Auth { reason: ReasonCode::ContinueAuthentication, properties };
         node.shard.authenticate(inner.now, link, &auth, &mut node.out);
+        inner.settle();
+    }
+
+    /// It has authenticated anew, as this user.
+    pub(crate) fn become_user(&self, user: &str) {
+        let mut inner = self.world.0.borrow_mut();
+        let inner = &mut *inner;
+        let (index, link) = inner.peers[self.peer].link.expect("the client is connected");
+        let node = &mut inner.nodes[index];
+        node.shard.set_principal(inner.now, link, Principal::named(user), &mut node.out);
         inner.settle();
     }
 

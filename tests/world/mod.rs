@@ -446,6 +446,7 @@ impl Inner {
         let old = &self.shared;
         let mut shared = Shared::new(old.limits.clone(), self.nodes.len(), old.seed);
         shared.check_payload_format = old.check_payload_format;
+        shared.bind_sessions = old.bind_sessions;
         shared.authorize = old.authorize.clone();
         shared.parking = old.parking;
         shared.sequence = Sequence::starting_at(RecordId::new(recovered.next));

@@ -43,6 +43,7 @@ pub(super) struct Recovered {
 
 struct Session {
     client_id: Arc<str>,
+    owner: Option<Arc<str>>,
     expiry_secs: u32,
     will: Option<Arc<StoredWill>>,
     presence: StoredPresence,
@@ -166,6 +167,7 @@ impl Image {
         StoredSession {
             id,
             client_id: session.client_id,
+            owner: session.owner,
             expiry_secs: session.expiry_secs,
             presence: session.presence,
             will: session.will,
@@ -291,6 +293,7 @@ fn put_session(
 ) {
     let session = sessions.entry(handle.id).or_insert_with(|| Session {
         client_id: handle.client_id.clone(),
+        owner: handle.owner().cloned(),
         expiry_secs,
         will: None,
         presence,
@@ -301,6 +304,7 @@ fn put_session(
     });
     session.expiry_secs = expiry_secs;
     session.will = will;
+    session.owner = handle.owner().cloned();
     session.presence = presence;
 }
 

@@ -30,7 +30,7 @@ use webhook::RawWebhook;
 const NAME_BYTES_MAX: usize = 64;
 
 /// How the broker learns who clients are.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Auth {
     /// Back ends in the order in which they are asked, on listeners that do not say otherwise.
     pub chain: Vec<String>,
@@ -40,6 +40,8 @@ pub struct Auth {
     pub backoff: Backoff,
     /// What checking passwords may cost.
     pub passwords: PasswordChecks,
+    /// Whether a session is for the user alone who had it first.
+    pub bind_sessions: bool,
 }
 
 /// One back end.
@@ -51,6 +53,18 @@ pub enum Backend {
     Jwt(Box<jwt::Jwt>),
     /// A service that is asked by HTTP.
     Webhook(Box<webhook::Webhook>),
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            chain: Vec::new(),
+            backends: BTreeMap::new(),
+            backoff: Backoff::default(),
+            passwords: PasswordChecks::default(),
+            bind_sessions: true,
+        }
+    }
 }
 
 impl Backend {
@@ -70,11 +84,12 @@ impl Backend {
     }
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawAuth {
     #[serde(skip_serializing_if = "Option::is_none")]
     chain: Option<Vec<String>>,
+    bind_sessions: bool,
     backoff: RawBackoff,
     passwords: RawPasswordChecks,
     backends: BTreeMap<String, RawBackend>,
@@ -116,6 +131,12 @@ fn shorten<E: de::Error>(error: &toml::de::Error) -> E {
     E::custom(error.message())
 }
 
+impl Default for RawAuth {
+    fn default() -> Self {
+        Self { chain: None, ..RawAuth::from(&Auth::default()) }
+    }
+}
+
 impl RawAuth {
     /// Sets the back end that `--password-file` stands for.
     pub(super) const FLAG_BACKEND: &'static str = "passwords";
@@ -145,7 +166,7 @@ impl Checker<'_> {
         };
         let backoff = self.backoff(&raw.backoff);
         let passwords = self.password_checks(&raw.passwords);
-        Auth { chain, backends, backoff, passwords }
+        Auth { chain, backends, backoff, passwords, bind_sessions: raw.bind_sessions }
     }
 
     fn backend_name(&mut self, key: &str, name: &str) {
@@ -224,6 +245,7 @@ impl From<&Auth> for RawAuth {
         let backends = auth.backends.iter().map(|(name, backend)| (name.clone(), backend.into()));
         Self {
             chain: Some(auth.chain.clone()),
+            bind_sessions: auth.bind_sessions,
             backoff: (&auth.backoff).into(),
             passwords: (&auth.passwords).into(),
             backends: backends.collect(),

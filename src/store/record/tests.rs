@@ -129,6 +129,7 @@ proptest! {
     fn a_session_comes_back(
         session in any::<u64>(),
         client_id in any_text(),
+        owner in prop::option::of(any_text()),
         expiry_secs in any::<u32>(),
         presence in any_presence(),
         will in prop::option::of((any_message(), any::<u32>(), any::<Option<u32>>())),
@@ -137,7 +138,7 @@ proptest! {
             message, delay_secs, message_expiry_secs,
         });
         let fields =
-            encoded(|out| image::session_fields(out, &client_id, expiry_secs, presence, will.as_ref()));
+            encoded(|out| image::session_fields(out, &client_id, owner.as_deref(), expiry_secs, presence, will.as_ref()));
         let bytes = encoded(|out| put_session(out, session, &fields));
         prop_assert_eq!(session_fields_of(&bytes), &fields);
         let row = encoded(|out| image::session(out, &fields));
@@ -241,8 +242,9 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let detached =
         StoredPresence::Detached { since: Timestamp::from_millis(2), sent_below: 8, perhaps_sent_below: 0 };
     let connected = StoredPresence::Connected { receive_maximum: 20 };
-    let plain = encoded(|out| image::session_fields(out, "cid", 60, connected, None));
-    let full = encoded(|out| image::session_fields(out, "cid", 60, detached, Some(&will)));
+    let plain = encoded(|out| image::session_fields(out, "cid", None, 60, connected, None));
+    let full = encoded(|out| image::session_fields(out, "cid", None, 60, detached, Some(&will)));
+    let owned = encoded(|out| image::session_fields(out, "cid", Some("ann"), 60, connected, None));
     let cursor = Cursor {
         base: 4,
         upto: 11,
@@ -259,6 +261,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("release", encoded(|out| release(out, 5, id))),
         ("received", encoded(|out| received(out, 5, 9))),
         ("session row", encoded(|out| image::session(out, &full))),
+        ("session row of a user", encoded(|out| image::session(out, &owned))),
         ("subscription key", image::subscription_key(5, "a/+")),
         ("subscription row", encoded(|out| image::subscription(out, &subscription))),
         ("cursor row", encoded(|out| cursor.encode(out))),
