@@ -10,6 +10,7 @@ pub mod codec;
 pub mod config;
 pub mod control;
 pub mod guard;
+pub mod histogram;
 pub mod limits;
 pub mod message;
 #[doc(hidden)]

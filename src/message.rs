@@ -1,6 +1,6 @@
 //! An application message on its way from one publisher to any number of subscribers.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
 use crate::{
     codec::{Publish, QoS, Will},
@@ -10,7 +10,7 @@ use crate::{
 
 /// An application message. It is built once and shared by all its deliveries: what differs between them
 /// (QoS, DUP, RETAIN, packet identifier, topic alias, subscription identifiers) is not in it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Message {
     topic: Arc<str>,
     /// The v5 properties that are forwarded unchanged, as on the wire, and behind them the payload: one
@@ -19,8 +19,33 @@ pub struct Message {
     payload_at: usize,
     qos: QoS,
     retain: bool,
+    mark: Option<Mark>,
     expires_at: Option<Timestamp>,
     publisher: Option<Arc<str>>,
+}
+
+/// By what a message is followed on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mark(NonZeroU32);
+
+impl Mark {
+    const SAMPLE: u32 = 1 << 31;
+
+    /// The mark with this number, of which 30 bits count. A sample is followed for its times alone.
+    pub fn new(number: u32, is_sample: bool) -> Mark {
+        let bits = (number << 1 | 1) & !Mark::SAMPLE | if is_sample { Mark::SAMPLE } else { 0 };
+        Mark(NonZeroU32::new(bits).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// Whether the message is followed for its times alone.
+    pub fn is_sample(self) -> bool {
+        self.0.get() & Mark::SAMPLE != 0
+    }
+
+    /// Its number.
+    pub fn number(self) -> u32 {
+        (self.0.get() & !Mark::SAMPLE) >> 1
+    }
 }
 
 /// What a message is built from, other than its topic, properties and payload.
@@ -85,9 +110,20 @@ impl Message {
             payload_at,
             qos: header.qos,
             retain: header.retain,
+            mark: None,
             expires_at: header.expires_at,
             publisher: header.publisher,
         }
+    }
+
+    /// By what it is followed, if it is.
+    pub fn mark(&self) -> Option<Mark> {
+        self.mark
+    }
+
+    /// Has it followed.
+    pub fn set_mark(&mut self, mark: Mark) {
+        self.mark = Some(mark);
     }
 
     /// The same message, expiring at this moment.
@@ -148,6 +184,15 @@ impl Message {
     }
 }
 
+/// Whether they are the same message. That one is followed makes no difference.
+impl PartialEq for Message {
+    fn eq(&self, other: &Message) -> bool {
+        let head = |message: &Message| (message.payload_at, message.qos, message.retain, message.expires_at);
+        (&self.topic, &self.body, &self.publisher, head(self))
+            == (&other.topic, &other.body, &other.publisher, head(other))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +200,16 @@ mod tests {
     fn message(expires_at: Option<Timestamp>) -> Message {
         let header = Header { qos: QoS::AtLeastOnce, retain: false, expires_at, publisher: None };
         Message::new("a/b".into(), b"x", header)
+    }
+
+    #[test]
+    fn a_mark_has_a_number_and_says_whether_it_is_a_sample() {
+        for number in [0, 1, (1 << 30) - 1] {
+            for is_sample in [false, true] {
+                let mark = Mark::new(number, is_sample);
+                assert_eq!((mark.number(), mark.is_sample()), (number, is_sample));
+            }
+        }
     }
 
     // [MQTT-3.3.2-6]

@@ -23,8 +23,9 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("message", &["codec", "topic", "time", "mutation"]),
     ("acl", &["codec", "topic"]),
     ("session", &["message", "codec", "topic", "time", "acl", "allowance", "limits", "mutation"]),
+    ("histogram", &[]),
     ("broker", &["session", "message", "acl", "allowance", "codec", "topic", "time", "limits", "mutation"]),
-    ("store", &["broker", "session", "message", "acl", "codec", "topic", "time", "mutation"]),
+    ("store", &["histogram", "broker", "session", "message", "acl", "codec", "topic", "time", "mutation"]),
     ("control", &["store"]),
     ("guard", &["allowance", "codec", "time"]),
     ("config", &["topic", "limits", "acl", "allowance", "guard"]),
@@ -34,7 +35,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
 
 /// Modules that get time, randomness and bytes as arguments.
 const PURE: &[&str] =
-    &["time", "limits", "allowance", "codec", "topic", "message", "session", "acl", "broker"];
+    &["time", "limits", "allowance", "histogram", "codec", "topic", "message", "session", "acl", "broker"];
 
 /// What a pure module never mentions, each with what to do instead.
 const IMPURE: &[(&str, &str)] = &[

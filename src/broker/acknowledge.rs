@@ -8,7 +8,7 @@ use crate::{
     time::Timestamp,
 };
 
-use super::{Cause, Gate, Op, Outputs, Shard, misbehaved};
+use super::{Cause, Gate, Op, Outputs, Shard, StepKind, misbehaved};
 
 /// An acknowledgement that is due to a client.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +89,7 @@ impl Shard {
     ) -> Result<(), Cause> {
         // [MQTT-4.4.0-2] also with a reason code of 0x80 or more the message is settled.
         match self.sessions[slot as usize].outbound.on_pub_ack(ack.packet_id) {
-            Ok((number, body)) => self.complete(slot, number, &body),
+            Ok((number, body)) => self.complete(slot, number, &body, ack, out),
             Err(error) => self.on_ack_error(error, "PUBACK")?,
         }
         self.pump(now, slot, out);
@@ -107,7 +107,7 @@ impl Shard {
         let outbound = &mut self.sessions[slot as usize].outbound;
         if ack.reason.is_error() {
             match outbound.on_pub_rec_refused(ack.packet_id) {
-                Ok((number, body)) => self.complete(slot, number, &body),
+                Ok((number, body)) => self.complete(slot, number, &body, ack, out),
                 Err(error) => self.on_ack_error(error, "PUBREC")?,
             }
             self.pump(now, slot, out);
@@ -121,6 +121,7 @@ impl Shard {
                 if let Some(body) = first {
                     self.settle(&session, body.size_bytes());
                     self.counters().deliveries_completed.add(1);
+                    self.trace_body(slot, &body, StepKind::Received, "PUBREC", out);
                     // PUBREL says that we know: after a crash we must not send the message again.
                     gate = body
                         .record()
@@ -211,7 +212,10 @@ impl Shard {
     }
 
     /// The client has acknowledged a message.
-    fn complete(&mut self, slot: u32, number: u64, body: &Body) {
+    fn complete(&mut self, slot: u32, number: u64, body: &Body, ack: &Ack<'_>, out: &mut Outputs) {
+        if body.may_be_followed() {
+            self.trace_body(slot, body, StepKind::Acknowledged, ack.reason.to_string(), out);
+        }
         self.counters().deliveries_completed.add(1);
         self.settle_number(slot, number, body);
     }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    Cause, DropReason, Event, Op, Outputs, Shard, Strain, Timer, Unspill,
+    Cause, DropReason, Event, Op, Outputs, Shard, StepKind, Strain, Timer, Unspill,
     overflow::{SHED, given_up, is_over},
     publish::for_publisher,
     replay::Progress,
@@ -60,7 +60,7 @@ impl Shard {
         if qos == QoS::AtMostOnce {
             self.counters().deliveries_accepted.add(1);
         } else if let Some(reason) = number.and_then(given_up) {
-            self.drop_unnumbered(target, message.topic(), reason, is_there.then_some(slot), out);
+            self.drop_unnumbered(target, message, reason, is_there.then_some(slot), out);
             return;
         }
         if !is_there {
@@ -103,6 +103,7 @@ impl Shard {
             None => {
                 let filter = target.share.as_deref().unwrap_or_default();
                 let client_id = &target.session.client_id;
+                self.trace_lost(client_id, message, DropReason::SessionEnded, out);
                 self.count_drop_of(client_id, filter, message.topic(), DropReason::SessionEnded);
             }
         }
@@ -117,6 +118,7 @@ impl Shard {
         outgoing: Outgoing,
         out: &mut Outputs,
     ) {
+        self.trace(slot, &outgoing, StepKind::Queued, "", out);
         self.queue(slot, number, outgoing);
         self.pump(now, slot, out);
         self.shed(slot, out);
@@ -263,7 +265,8 @@ impl Shard {
     }
 
     /// What the store has read for a session.
-    pub(super) fn on_fetched(&mut self, now: Timestamp, fetched: Fetched, out: &mut Outputs) {
+    pub(super) fn on_fetched(&mut self, now: Timestamp, mut fetched: Fetched, out: &mut Outputs) {
+        self.mark_fetched(&mut fetched);
         let slot = fetched.slot;
         let Some(session) = self.sessions.get_mut(slot as usize) else { return };
         if session.handle.id != fetched.session {
@@ -314,12 +317,18 @@ impl Shard {
         };
         let (qos, payload_bytes) = (outgoing.qos, outgoing.message.payload().len());
         let size_bytes = outgoing.message.size_bytes();
+        let followed = outgoing.message.mark().map(|_| outgoing.clone());
         let fit = self.links[id.slot as usize].write_publish(outgoing, delivery, attempt, now);
         out.touch(id);
         match fit {
             Fit::Written => {
                 self.counters().sent(qos, payload_bytes);
                 self.charge_sent(now, id, size_bytes);
+                if let Some(outgoing) = followed {
+                    let again = if attempt == Attempt::First { "" } else { ", again" };
+                    let detail = format!("packet identifier {packet_id}{again}");
+                    self.trace_sent(slot, &outgoing, detail.into(), out);
+                }
             }
             Fit::TooLarge => self.give_up(slot, packet_id, qos, out),
         }
@@ -344,6 +353,7 @@ impl Shard {
             Fit::Written => {
                 self.counters().sent(outgoing.qos, outgoing.message.payload().len());
                 self.counters().deliveries_completed.add(1);
+                self.trace_sent(slot, outgoing, "".into(), out);
             }
             Fit::TooLarge => self.report_drop(slot, outgoing, DropReason::TooLarge, out),
         }

@@ -17,7 +17,7 @@ use crate::{
     topic::TopicFilter,
 };
 
-use super::{DropReason, Event, Outputs, Shard, Timer};
+use super::{DropReason, Event, Outputs, Shard, StepKind, Timer};
 
 /// Where drops are told as they happen.
 pub const EVENT_TOPIC: &str = "$SYS/broker/events/dropped";
@@ -60,6 +60,8 @@ pub struct Dropped {
     pub topic: Arc<str>,
     /// How many since the start, or since it was last added to `others` for want of room.
     pub total: u64,
+    /// When the last of them was told of, if any was: that is within a second.
+    pub told_at: Option<Timestamp>,
     /// How many that no event has told of.
     untold: u64,
     /// Counts what was here before.
@@ -107,7 +109,16 @@ struct Told<'a> {
 
 impl Dropped {
     fn new(client_id: Arc<str>, filter: Arc<str>, reason: DropReason) -> Dropped {
-        Dropped { client_id, filter, reason, topic: Arc::default(), total: 0, untold: 0, generation: 0 }
+        Dropped {
+            client_id,
+            filter,
+            reason,
+            topic: Arc::default(),
+            total: 0,
+            told_at: None,
+            untold: 0,
+            generation: 0,
+        }
     }
 }
 
@@ -288,11 +299,12 @@ impl Drops {
     }
 
     /// The payloads of the events that are due.
-    fn take_events(&mut self) -> Vec<Vec<u8>> {
+    fn take_events(&mut self, now: Timestamp) -> Vec<Vec<u8>> {
         self.is_timed = false;
         let untold = std::mem::take(&mut self.untold);
         let tell = |at: usize| {
             let entry = &mut self.entries[at];
+            entry.told_at = Some(now);
             let told = Told {
                 client: &entry.client_id,
                 filter: &entry.filter,
@@ -336,6 +348,7 @@ impl Shard {
         let topic = outgoing.message.topic();
         self.count_drop(slot, topic, outgoing.share.as_deref(), reason);
         self.log_drop(slot, topic, reason, out);
+        self.trace(slot, outgoing, StepKind::Dropped, reason.name(), out);
     }
 
     /// As [`Shard::report_drop`]. Of a message that is in the store alone neither topic nor filter is known.
@@ -345,6 +358,7 @@ impl Shard {
             Body::Stored(_) => {
                 let client_id = self.sessions[slot as usize].client_id().clone();
                 self.count_drop_of(&client_id, "", &Arc::from(""), reason);
+                self.trace_body(slot, body, StepKind::Dropped, reason.name(), out);
             }
         }
     }
@@ -430,7 +444,7 @@ impl Shard {
         let limits = self.limits.topics();
         let route = self.routes.route(&self.shared.router, EVENT_TOPIC, &limits);
         let has_audience = route.is_ok_and(|(_, route)| !route.shards.is_empty() || !route.groups.is_empty());
-        let events = self.drops.take_events();
+        let events = self.drops.take_events(now);
         for payload in events.into_iter().filter(|_| has_audience) {
             let header = Header { qos: QoS::AtMostOnce, retain: false, expires_at: None, publisher: None };
             self.publish_own(now, Message::new(EVENT_TOPIC.into(), &payload, header), out);
@@ -501,7 +515,7 @@ mod tests {
     }
 
     fn told_by(drops: &mut Drops) -> u64 {
-        let counts = drops.take_events().into_iter().map(|event| {
+        let counts = drops.take_events(Timestamp::default()).into_iter().map(|event| {
             let event: serde_json::Value = serde_json::from_slice(&event).unwrap();
             event["count"].as_u64().unwrap()
         });

@@ -11,7 +11,7 @@ use crate::{
     session::{Fetch, LinkId, RecordId},
 };
 
-use super::{DropReason, router::Target};
+use super::{DropReason, Sample, Step, router::Target};
 
 /// A CONNECT that has been authenticated.
 #[derive(Debug)]
@@ -70,6 +70,19 @@ pub struct Outputs {
     pub fetches: Vec<Fetch>,
     /// What happened, for the log.
     pub events: Vec<Event>,
+    /// Tickets of messages that are committed.
+    pub kept: Vec<u64>,
+    /// What became of messages that are followed.
+    pub steps: Vec<Step>,
+    /// Moments of messages whose times are taken.
+    pub samples: Vec<Sample>,
+}
+
+impl Outputs {
+    /// Whether something was told of single messages.
+    pub fn tells_of_messages(&self) -> bool {
+        !self.samples.is_empty() || !self.steps.is_empty() || !self.kept.is_empty()
+    }
 }
 
 /// Why a connection ended.

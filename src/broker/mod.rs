@@ -22,8 +22,10 @@ mod router;
 mod shared;
 mod strain;
 mod subscribe;
+mod survey;
 pub mod sys;
 mod timers;
+mod trace;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -39,6 +41,8 @@ pub use journal::{Batch, Entry, Op, Sequence, Target as JournalTarget, Targets, 
 pub use router::{Group, Own, Route, Router, Target};
 pub use shared::{RetainedStore, Retaining, Shared};
 pub use strain::{Strain, StrainGauge};
+pub use survey::Published;
+pub use trace::{Sample, Step, StepKind, Tracing, Wanted};
 
 use crate::{
     acl::Principal,
@@ -80,6 +84,8 @@ pub struct Shard {
     doomed: Vec<(LinkId, Cause)>,
     /// What its sessions have in memory.
     totals: Totals,
+    /// When another message is followed to know how long it takes.
+    sample_at: Timestamp,
     /// Memory that is used again from message to message.
     numbers: Vec<u64>,
 }
@@ -93,6 +99,8 @@ enum Gate {
     Deliver(Box<Deferred>),
     /// What a link's outbox holds back.
     Release(LinkId),
+    /// Somebody who waits with this ticket.
+    Tell(u64),
 }
 
 impl Shard {
@@ -116,6 +124,7 @@ impl Shard {
             drops: Drops::new(shared.seed),
             doomed: Vec::new(),
             totals: Totals::default(),
+            sample_at: now,
             numbers: Vec::new(),
             limits: Arc::new(shared.limits.clone()),
             shared,
@@ -249,6 +258,7 @@ impl Shard {
             match gate {
                 Gate::Ack(link, due) => self.write_ack_due(link, &due, out),
                 Gate::Deliver(deferred) => self.deliver_deferred(now, *deferred, out),
+                Gate::Tell(ticket) => out.kept.push(ticket),
                 Gate::Release(id) => {
                     let committed = self.journal.committed();
                     if let Some(link) = self.link_mut(id) {

@@ -180,12 +180,13 @@ impl Shard {
     pub(super) fn drop_unnumbered(
         &mut self,
         target: &Target,
-        topic: &Arc<str>,
+        message: &Message,
         reason: DropReason,
         slot: Option<u32>,
         out: &mut Outputs,
     ) {
-        let share = target.share.as_deref();
+        let (share, topic) = (target.share.as_deref(), message.topic());
+        self.trace_lost(&target.session.client_id, message, reason, out);
         match slot {
             Some(slot) => {
                 self.count_drop(slot, topic, share, reason);

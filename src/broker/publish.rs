@@ -115,6 +115,7 @@ impl Shard {
         out: &mut Outputs,
     ) -> Result<(), Cause> {
         self.counters().received(publish.delivery.qos(), publish.payload.len());
+        self.links[id.slot as usize].received += 1;
         self.check_quota(id, slot, publish)?;
         let (topic, route) = match self.resolve(id, publish)? {
             Ok(resolved) => resolved,
@@ -150,7 +151,9 @@ impl Shard {
         let is_durable = session.handle.is_durable();
         let received = publish.delivery.packet_id();
         let received = received.filter(|_| is_durable && publish.delivery.qos() == QoS::ExactlyOnce);
-        let message = Arc::new(Message::from_publish(publish, topic.clone(), publisher, now));
+        let mut message = Message::from_publish(publish, topic.clone(), publisher, now);
+        self.mark(now, &mut message, &route);
+        let message = Arc::new(message);
         let durability = self.durability_of(id);
         match self.accept(now, &message, route, Origin::Client { slot, received, durability }, out) {
             Ok(mut accepted) => {
@@ -163,10 +166,20 @@ impl Shard {
     }
 
     /// Publishes a will or a message of the broker itself.
-    pub(super) fn publish_own(&mut self, now: Timestamp, message: Message, out: &mut Outputs) {
+    /// Returns whether anybody gets it, and the commit after which it is kept; nothing if it cannot be published.
+    pub(super) fn publish_own(
+        &mut self,
+        now: Timestamp,
+        mut message: Message,
+        out: &mut Outputs,
+    ) -> Option<(bool, Option<u64>)> {
         let limits = self.limits.topics();
-        let Ok((_, route)) = self.routes.route(&self.shared.router, message.topic(), &limits) else { return };
-        let _: Result<Accepted, Fault> = self.accept(now, &Arc::new(message), route, Origin::Own, out);
+        let (_, route) = self.routes.route(&self.shared.router, message.topic(), &limits).ok()?;
+        if message.publisher().is_some() {
+            self.mark(now, &mut message, &route);
+        }
+        let accepted = self.accept(now, &Arc::new(message), route, Origin::Own, out).ok()?;
+        Some((accepted.is_matched, accepted.gate))
     }
 
     /// The client's use of our Receive Maximum, and what a client must not put into a PUBLISH.
@@ -267,6 +280,7 @@ impl Shard {
         let is_v5 = link.settings.version.is_v5();
         if let Some(slot) = link.session {
             let session = &self.sessions[slot as usize];
+            self.trace_refused(Some(session.client_id()), topic, publish.delivery.qos(), fault, out);
             if code != ReasonCode::NotAuthorized && session.is_news(Notice::PublishRefused(code)) {
                 let (client_id, topic) = (session.client_id().clone(), topic.clone());
                 out.events.push(Event::PublishRefused { client_id, topic, code, why });
@@ -356,6 +370,7 @@ impl Shard {
         let shares = || route.shards.iter().chain(&picks.members);
         let is_matched = !route.shards.is_empty() || !picks.members.is_empty();
         self.count_missed(message, picks.missed);
+        self.trace_accepted(message, &route, is_matched, out);
         if message.qos() == QoS::AtMostOnce {
             for (shard, targets) in shares() {
                 self.dispatch(
@@ -388,6 +403,7 @@ impl Shard {
         let full = std::mem::take(&mut booking.full);
         let Journaled { record, gate, delivery_gate } =
             self.journal_message(message, retained, booking, retaining, origin);
+        self.trace_stored(message, record);
         if record.is_some() {
             shares.iter_mut().for_each(|share| share.record = record);
         }

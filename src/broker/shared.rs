@@ -19,7 +19,7 @@ use crate::{
     topic::{RetainedTree, TopicFilter, TopicLimits, TopicName},
 };
 
-use super::{Counters, Router, StrainGauge, journal::Sequence};
+use super::{Counters, Router, StrainGauge, Tracing, journal::Sequence};
 
 /// State that all shards of a broker share.
 pub struct Shared {
@@ -43,6 +43,8 @@ pub struct Shared {
     pub store_full: AtomicBool,
     /// Set while so much waits to be committed that connections are not read.
     pub store_crowded: AtomicBool,
+    /// Which messages are followed.
+    pub tracing: Tracing,
     /// Whether memory runs out.
     pub strain: StrainGauge,
     /// How much of the queues of durable sessions is kept in memory; `None` if the store cannot give
@@ -68,6 +70,7 @@ impl Shared {
             is_lasting: true,
             store_full: AtomicBool::new(false),
             store_crowded: AtomicBool::new(false),
+            tracing: Tracing::default(),
             strain: StrainGauge::default(),
             parking: None,
             counters: (0..shards).map(|_| Counters::default()).collect(),

@@ -23,7 +23,14 @@ impl Clock {
 
     /// Now.
     pub fn now(&self) -> Timestamp {
-        Timestamp::from_millis((self.started_at + self.started.elapsed()).as_millis() as u64)
+        self.tick().0
+    }
+
+    /// Now, and the same in microseconds since the start.
+    pub fn tick(&self) -> (Timestamp, u64) {
+        let elapsed = self.started.elapsed();
+        let now = Timestamp::from_millis((self.started_at + elapsed).as_millis() as u64);
+        (now, elapsed.as_micros() as u64)
     }
 
     /// Time since the start.

@@ -77,7 +77,7 @@ impl ShardCell {
 
     /// Steps the shard, then sees to all that it wants done.
     pub(crate) fn turn<R>(&self, step: impl FnOnce(&mut Shard, Timestamp, &mut Outputs) -> R) -> R {
-        let now = self.clock().now();
+        let (now, began_us) = self.clock().tick();
         let mut shard = self.shard.borrow_mut();
         let mut outputs = self.outputs.borrow_mut();
         let result = step(&mut shard, now, &mut outputs);
@@ -90,11 +90,16 @@ impl ShardCell {
         for event in outputs.events.drain(..) {
             log::event(&event, rules);
             log::audit(&self.common.audit, now, &event, rules);
+            self.common.insight.tell(now, &event, rules);
             if let Event::Disconnected { client_id, peer, cause: Cause::TakenOver { by } } = &event
                 && self.common.guard.is_contended(now, client_id)
             {
                 log::contended(client_id, peer, by);
             }
+        }
+        if outputs.tells_of_messages() {
+            let ended_us = || self.clock().uptime().as_micros() as u64;
+            self.common.insight.take(now, began_us, ended_us, &mut outputs);
         }
         let wakers = self.wakers.borrow();
         for id in outputs.touched.drain(..) {

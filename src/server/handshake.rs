@@ -73,6 +73,35 @@ impl fmt::Display for Failure {
     }
 }
 
+impl Failure {
+    /// The kind of it, in a word.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Failure::Upgrade(_) => "upgrade",
+            Failure::Turned(_) => "turned-away",
+            Failure::Io(_) | Failure::GaveUp => "gave-up",
+            Failure::Malformed(_) | Failure::NotConnect => "malformed",
+            Failure::Refused { refusal, .. } => match refusal.code {
+                ReasonCode::BadUserNameOrPassword => "bad-credentials",
+                ReasonCode::NotAuthorized => "not-authorized",
+                ReasonCode::Banned => "banned",
+                ReasonCode::ConnectionRateExceeded => "rate",
+                ReasonCode::QuotaExceeded => "quota",
+                ReasonCode::ServerBusy | ReasonCode::ServerUnavailable => "busy",
+                _ => "other",
+            },
+        }
+    }
+
+    /// The client, if it has said who it is.
+    pub(crate) fn client_id(&self) -> Option<&str> {
+        match self {
+            Failure::Refused { client_id, .. } => Some(client_id),
+            _ => None,
+        }
+    }
+}
+
 /// The largest CONNECT in bytes: all its fields at their longest but for some room for user properties.
 /// It is the only packet that a client may send before the broker knows who it is.
 const CONNECT_BYTES_MAX: u32 = 512 * 1024;

@@ -142,10 +142,19 @@ fn greet(
                         .with("why", failure.to_string())
                 });
                 cell.look(|shard| shard.counters().connects_refused.add(1));
+                cell.common.insight.refused(failure.word());
+                let (now, client_id) = (cell.clock().now(), failure.client_id());
+                cell.common.insight.tell_of(
+                    now,
+                    "refused",
+                    client_id,
+                    format!("{peer} on {name}: {failure}"),
+                );
                 info!(target: "dunlin::listener", listener = name, %peer, "not connected: {failure}");
             }
             Err(_) => {
                 cell.look(|shard| shard.counters().connects_refused.add(1));
+                cell.common.insight.refused("no-connect");
                 info!(target: "dunlin::listener", listener = name, %peer, "not connected: no CONNECT in time");
             }
         }

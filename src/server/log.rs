@@ -46,6 +46,38 @@ pub(crate) fn event(event: &Event, rules: &dyn Authorize) {
     }
 }
 
+/// The same for people who look at the broker: a word for its kind, the client, and what happened.
+pub(super) fn words<'a>(event: &'a Event, rules: &dyn Authorize) -> (&'static str, &'a str, String) {
+    match event {
+        Event::Connected { client_id, user, peer, session_present, .. } => {
+            let user = user.as_deref().map_or_else(String::new, |user| format!(" as {user}"));
+            let resumed = if *session_present { ", to its session" } else { "" };
+            ("connected", client_id, format!("from {peer}{user}{resumed}"))
+        }
+        Event::Disconnected { client_id, peer, cause } => {
+            ("disconnected", client_id, format!("from {peer}: {cause}"))
+        }
+        Event::SessionEnded { client_id, undelivered } => {
+            ("session-ended", client_id, format!("{undelivered} messages undelivered"))
+        }
+        Event::PublishRefused { client_id, topic, code, why } => {
+            ("publish-refused", client_id, format!("{topic}: {why} ({code})"))
+        }
+        Event::Denied { client_id, action, topic, rule, .. } => {
+            ("denied", client_id, format!("{} {topic}: {}", word(*action), rules.describe(*rule)))
+        }
+        Event::SubscriptionRefused { client_id, filter, code } => {
+            ("subscription-refused", client_id, format!("{filter}: {code}"))
+        }
+        Event::Dropped { client_id, topic, reason } => {
+            ("dropped", client_id, format!("{topic}: {}", reason.name()))
+        }
+        Event::QueueUnreadable { client_id, messages } => {
+            ("queue-unreadable", client_id, format!("{messages} messages"))
+        }
+    }
+}
+
 /// The same for the audit log: what matters for security.
 pub(crate) fn audit(audit: &Audit, now: Timestamp, event: &Event, rules: &dyn Authorize) {
     match event {

@@ -10,6 +10,7 @@ mod certificates;
 mod client;
 mod connection;
 mod handshake;
+mod insight;
 mod listen;
 mod log;
 mod mailbox;
@@ -61,6 +62,7 @@ use crate::{
 
 use alarm::Alarm;
 use cell::ShardCell;
+use insight::Insight;
 use listen::Door;
 use mailbox::{Mail, Mailboxes};
 use reload::Running;
@@ -89,6 +91,7 @@ pub(crate) struct Common {
     limits: ArcSwap<Limits>,
     guard: Guard,
     audit: Audit,
+    insight: Insight,
     running: Running,
     /// The listener of clients in this process.
     local_door: Arc<Door>,
@@ -262,6 +265,7 @@ impl Builder {
             limits: ArcSwap::from_pointee(shared.limits.clone()),
             guard,
             audit,
+            insight: Insight::default(),
             running: Running::new(config.clone(), reloading, rules.clone(), chain.clone()),
             commits: Arc::new(Observer::new(mailboxes.clone(), shared.clone(), failure.clone())),
             shared,

@@ -67,6 +67,12 @@ pub struct Link {
     pub last_drained: Timestamp,
     /// The newest commit that an acknowledgement of this connection waits for: later ones queue behind it.
     pub ack_gate: u64,
+    /// Since when it is there.
+    pub connected_at: Timestamp,
+    /// PUBLISH from the client so far.
+    pub received: u64,
+    /// PUBLISH to the client so far.
+    pub sent: u64,
     /// The Keep Alive timer, if it runs.
     pub timer: Option<Timestamp>,
     /// Topic aliases of both sides, once there are any.
@@ -105,6 +111,9 @@ impl Link {
             unacknowledged: 0,
             gated: 0,
             last_drained: now,
+            connected_at: now,
+            received: 0,
+            sent: 0,
             ack_gate: 0,
             timer: None,
             aliases: None,
@@ -169,7 +178,7 @@ impl Link {
         attempt: Attempt,
         now: Timestamp,
     ) -> Fit {
-        let Link { outbox, settings, aliases, .. } = self;
+        let Link { outbox, settings, aliases, sent, .. } = self;
         let message = &outgoing.message;
         let mut head = PublishHead {
             dup: attempt != Attempt::First,
@@ -204,6 +213,7 @@ impl Link {
             return Fit::TooLarge;
         }
         outbox.write_publish(&head, settings.version, message);
+        *sent += 1;
         Fit::Written
     }
 }

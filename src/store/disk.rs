@@ -26,8 +26,8 @@ use crate::{
 };
 
 use super::{
-    BackedUp, BackupError, Committed, Committer, Existing, Medium, OpenError, Progress, Recovered, Store,
-    Submitted, Trouble, backup,
+    BackedUp, BackupError, CommitStats, Committed, Committer, Existing, Medium, OpenError, Progress,
+    Recovered, Store, Submitted, Trouble, backup,
     committer::RETRY_INTERVAL,
     fetch,
     health::{Health, Slot},
@@ -94,6 +94,7 @@ impl fmt::Debug for Disk {
 struct Inbox {
     queue: Mutex<Queue>,
     is_work_due: Condvar,
+    stats: CommitStats,
 }
 
 #[derive(Default)]
@@ -177,6 +178,11 @@ impl Disk {
     ) -> Result<BackedUp, BackupError> {
         let copied = self.database.with(|database| backup(database, to, existing, progress));
         copied.unwrap_or_else(|| Err(redb::Error::DatabaseClosed.into()))
+    }
+
+    /// How commits do.
+    pub fn stats(&self) -> &CommitStats {
+        &self.inbox.stats
     }
 
     /// Whether the store is closed and all that it was given is kept. It is not if it has failed, or if its disk
@@ -388,8 +394,13 @@ impl Worker {
                 size.ops + next.ops > GROUP_OPS_MAX || size.bytes + next.bytes > GROUP_BYTES_MAX
             });
             if is_full {
+                let (began, batches) = (Instant::now(), group.len());
                 self.committer.stage(std::mem::take(&mut group));
                 self.insist(|committer| committer.commit(Instant::now()))?;
+                let stats = &self.inbox.stats;
+                stats.latency_us.record(began.elapsed().as_micros() as u64);
+                stats.operations.record(size.ops as u64);
+                stats.batches.record(batches as u64);
                 self.inbox.settle(std::mem::take(&mut size), self.committer.health());
             }
         }

@@ -10,9 +10,9 @@ use std::{
 use tracing::warn;
 
 use super::{
-    BackedUp, BackupError, Committed, DataDirectory, DirectoryError, Disk, DiskOptions, Existing, FileMedium,
-    Layout, OpenError, Progress, Recovered, Store, Submitted, directory::is_beside_database, guarded,
-    salvage::rescue,
+    BackedUp, BackupError, CommitStats, Committed, DataDirectory, DirectoryError, Disk, DiskOptions,
+    Existing, FileMedium, Layout, OpenError, Progress, Recovered, Store, Submitted,
+    directory::is_beside_database, guarded, salvage::rescue,
 };
 use crate::{broker::Batch, session::Fetch, time::Timestamp};
 
@@ -91,6 +91,16 @@ impl LocalStore {
     /// Where the store is.
     pub fn directory(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Where its database is.
+    pub fn database(&self) -> PathBuf {
+        self.directory.database()
+    }
+
+    /// How commits do.
+    pub fn stats(&self) -> &CommitStats {
+        self.disk.stats()
     }
 
     /// Copies the store to a file while it is in use: see [`Disk::backup`].

@@ -25,6 +25,7 @@ mod rewrite;
 pub mod salvage;
 mod shape;
 mod spill;
+mod stats;
 mod tables;
 mod wire;
 
@@ -43,6 +44,7 @@ pub use restore::{RestoreError, Restored, restore};
 #[doc(hidden)]
 pub use rewrite::{StoredAs, page_items, rewritten};
 pub use shape::{KeyShape, Shape, ValueShape};
+pub use stats::CommitStats;
 pub use tables::SCHEMA;
 
 use crate::{

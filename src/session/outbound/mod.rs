@@ -179,6 +179,14 @@ impl Body {
         }
     }
 
+    /// Whether it is followed, as far as can be told without the store.
+    pub fn may_be_followed(&self) -> bool {
+        match self {
+            Body::Here(outgoing) => outgoing.message.mark().is_some_and(|mark| !mark.is_sample()),
+            Body::Stored(_) => true,
+        }
+    }
+
     /// What it counts against limits in bytes.
     pub fn size_bytes(&self) -> usize {
         match self {
