@@ -9,7 +9,7 @@ pub struct Timestamp(u64);
 
 impl Timestamp {
     /// The moment this many milliseconds after the epoch.
-    pub fn from_millis(millis: u64) -> Self {
+    pub const fn from_millis(millis: u64) -> Self {
         Timestamp(millis)
     }
 

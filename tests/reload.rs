@@ -10,7 +10,7 @@ use std::{
 
 use dunlin::{
     Broker, Config, QoS,
-    config::Persistence,
+    config::{Loaded, Persistence},
     control::Plan,
     server::{Client, Reloading},
 };
@@ -29,20 +29,20 @@ impl Bed {
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).unwrap();
         let bed_directory = directory.clone();
-        let load = move || -> Result<Config, String> {
+        let load = move || -> Result<Loaded, String> {
             let text = fs::read_to_string(bed_directory.join("dunlin.toml")).unwrap();
             let text = text.replace("DIR", bed_directory.to_str().unwrap());
             let mut config = Config::from_toml(&text).map_err(|errors| errors.to_string())?;
             config.persistence = Persistence::Memory;
             config.listeners.clear();
-            Ok(config)
+            Ok(config.into())
         };
         fs::write(directory.join("acl.toml"), "[[rules]]\nallow = [\"all\"]\ntopics = [\"#\"]\n").unwrap();
         fs::write(directory.join("dunlin.toml"), text).unwrap();
         let filters = Arc::new(Mutex::new(Vec::new()));
         let told = filters.clone();
         let set_log_filter = Box::new(move |filter: &str| told.lock().unwrap().push(filter.to_owned()));
-        let builder = Broker::builder().config(load().unwrap());
+        let builder = Broker::builder().loaded(load().unwrap());
         let broker = builder.reloading(Reloading { load: Box::new(load), set_log_filter }).start().await;
         Bed { directory, broker: broker.unwrap(), filters }
     }

@@ -18,6 +18,7 @@ mod pace;
 mod publish;
 mod replay;
 mod restore;
+mod retaining;
 mod router;
 mod shared;
 mod strain;
@@ -57,7 +58,8 @@ use acknowledge::AckDue;
 use journal::Journal;
 use overflow::Withholding;
 use pace::is_held;
-use publish::{Deferred, SWEEP_INTERVAL};
+use publish::Deferred;
+use retaining::SWEEP_INTERVAL;
 use router::RouteCache;
 use timers::{Timer, Timers};
 

@@ -1,6 +1,6 @@
 //! What a PUBLISH sets off: checks, retaining, routing, and the journal record that makes it durable.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
@@ -8,17 +8,17 @@ use crate::{
     acl::{Action, Decision},
     codec::{Delivery, PacketId, PayloadFormat, Publish, QoS, ReasonCode},
     limits::Durability,
-    message::{Header, Message},
+    message::Message,
     mutation::{self, Mutation},
     session::{AliasError, Arrival, LinkId, Notice, RecordId, SessionHandle},
     time::Timestamp,
 };
 
 use super::{
-    Cause, DropReason, Event, Forward, Gate, Op, Outputs, Retaining, Shard, Timer,
+    Cause, DropReason, Event, Forward, Gate, Op, Outputs, Retaining, Shard,
     acknowledge::{AckDue, AckKind},
     journal, misbehaved,
-    overflow::{NO_DISK, NO_ROOM, STORE_FULL, Verdict},
+    overflow::{NO_DISK, NO_ROOM, Verdict},
     router::{Member, Own, Route, Target},
 };
 
@@ -94,13 +94,6 @@ struct Journaled {
     /// less than a subscriber.
     delivery_gate: Option<u64>,
 }
-
-/// Time between two looks for retained messages that have expired.
-pub(super) const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-/// So many of them are removed in one go,
-const SWEEP_MESSAGES_MAX: usize = 1024;
-/// and the next ones after this time.
-const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// The number of a target that gets nothing, or nothing that has a number.
 const NO_NUMBER: u64 = u64::MAX;
@@ -464,72 +457,6 @@ impl Shard {
             Origin::Own | Origin::Member => None,
         };
         gate.max(earlier.filter(|commit| *commit > self.journal.committed()))
-    }
-
-    /// Retains a message that asks for it, if there is room.
-    fn retain(
-        &mut self,
-        message: &Arc<Message>,
-        origin: Origin,
-    ) -> Result<(Retaining, Option<RecordId>), Fault> {
-        if !message.retain() {
-            return Ok((Retaining::NotAsked, None));
-        }
-        // Only what nobody is promised comes here while the disk is full: it would wait in memory without end.
-        let is_stored = message.publisher().is_some() && !message.payload().is_empty();
-        let is_store_full = is_stored && self.shared.is_store_full();
-        if !is_store_full && self.shared.retained.has_room(message, &self.limits) {
-            let topic_limits = self.limits.topics();
-            let record = self.shared.retained.update(message, &topic_limits, &self.shared.sequence);
-            return Ok((record.map_or(Retaining::Vain, |_| Retaining::Done), record));
-        }
-        match origin {
-            Origin::Client { .. } if message.qos() > QoS::AtMostOnce => Err(Fault {
-                code: ReasonCode::QuotaExceeded,
-                why: if is_store_full {
-                    STORE_FULL
-                } else {
-                    "there are as many retained messages as there may be"
-                },
-            }),
-            Origin::Client { .. } | Origin::Own | Origin::Member => {
-                // [MQTT-3.3.1-5] the one before is superseded all the same.
-                self.forget_retained(message);
-                let publisher = message.publisher().cloned().unwrap_or_default();
-                self.count_drop_of(&publisher, "", message.topic(), DropReason::RetainedFull);
-                Ok((Retaining::Full, None))
-            }
-        }
-    }
-
-    /// Forgets the retained message of a topic, here and in the store.
-    fn forget_retained(&mut self, superseded_by: &Message) {
-        let topic = superseded_by.topic().clone();
-        if let Some(record) = self.shared.retained.remove(&topic, &self.shared.sequence) {
-            self.journal_removal(record, superseded_by);
-        }
-    }
-
-    /// Removes retained messages that have expired, here and in the store, a few at a time.
-    pub(super) fn sweep_retained(&mut self, now: Timestamp) {
-        let swept = self.shared.retained.sweep(now, SWEEP_MESSAGES_MAX, &self.shared.sequence);
-        let is_done = swept.len() < SWEEP_MESSAGES_MAX;
-        for (record, message) in swept {
-            self.journal_removal(record, &message);
-        }
-        let interval = if is_done { SWEEP_INTERVAL } else { SWEEP_PAUSE };
-        self.timers.set(now.plus(interval), Timer::Sweep);
-    }
-
-    /// Tells the store that a topic has no retained message any more. What the broker tells of itself, and has
-    /// no publisher, the store does not know.
-    fn journal_removal(&mut self, record: RecordId, removed: &Message) {
-        let Some(publisher) = removed.publisher().cloned() else { return };
-        let header =
-            Header { qos: QoS::AtMostOnce, retain: true, expires_at: None, publisher: Some(publisher) };
-        let message = Arc::new(Message::new(removed.topic().clone(), b"", header));
-        let op = Op::Append { message, retain: true, targets: journal::Targets::new(), received: None };
-        self.journal.lazy(Some(record), op);
     }
 
     /// Counts the shared subscriptions whose copy of a message nobody can have.

@@ -1,8 +1,6 @@
 //! `dunlin ban`: the file of bans, which a running broker reads again when it changes.
 
 use std::{
-    fs,
-    io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -95,7 +93,7 @@ fn run(action: Action, file: &Path) -> Result<String, String> {
             let banned = whom.banned()?;
             bans.retain(|ban| ban.banned != banned);
             bans.push(Ban { banned, until: span.map(|span| now.plus(span)), why: why.into() });
-            write(file, &bans)?;
+            Bans::save(file, &bans).map_err(|error| error.to_string())?;
             Ok(bans.last().map(describe).unwrap_or_default())
         }
         Action::Remove { whom } => {
@@ -105,7 +103,7 @@ fn run(action: Action, file: &Path) -> Result<String, String> {
             if bans.len() == before {
                 return Err(format!("{banned} is not banned in {}", file.display()));
             }
-            write(file, &bans)?;
+            Bans::save(file, &bans).map_err(|error| error.to_string())?;
             Ok(format!("{banned} is let in again\n"))
         }
     }
@@ -115,18 +113,6 @@ fn describe(ban: &Ban) -> String {
     let until = ban.until.map_or_else(String::new, |until| format!(" until {}", rfc3339(until)));
     let why = if ban.why.is_empty() { String::new() } else { format!(": {}", ban.why) };
     format!("{}{until}{why}\n", ban.banned)
-}
-
-/// Replaces the file: a broker that reads it meanwhile sees the old one or the new one.
-fn write(file: &Path, bans: &[Ban]) -> Result<(), String> {
-    let fail = |error: std::io::Error| format!("{}: {error}", file.display());
-    let temporary = file.with_extension("toml.new");
-    if let Some(directory) = file.parent() {
-        fs::create_dir_all(directory).map_err(fail)?;
-    }
-    let mut out = fs::File::create(&temporary).map_err(fail)?;
-    out.write_all(Bans::write(bans).as_bytes()).and_then(|()| out.sync_all()).map_err(fail)?;
-    fs::rename(&temporary, file).map_err(fail)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -1,15 +1,12 @@
 //! `dunlin passwd`: users and their passwords in a password file.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io::{self, BufRead, IsTerminal, Read, Write},
     num::NonZeroU32,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use clap::{Args, Subcommand};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -18,9 +15,9 @@ use crate::auth::{
     password::{
         edit::Text,
         file::{self, Entry, Users},
-        hash::PasswordHash,
+        rewrite::{Missing, change, new_line},
     },
-    scram::{ITERATIONS_MAX, ITERATIONS_MIN, ScramKeys, is_prepared},
+    scram::{ITERATIONS_MAX, ITERATIONS_MIN, is_prepared},
 };
 
 /// Bytes of a password, as in MQTT.
@@ -86,16 +83,16 @@ struct Set {
 pub(super) fn main(arguments: Arguments) -> ExitCode {
     let Arguments { file, command } = arguments;
     let done = match command {
-        Command::Add(set) => change(&file, Missing::Make, |text| {
+        Command::Add(set) => edit(&file, Missing::Make, |text| {
             let line = line(&set, text)?;
             text.add(&set.user, &line).map_err(|error| of_user(&set.user, error))
         }),
-        Command::Change(set) => change(&file, Missing::Refuse, |text| {
+        Command::Change(set) => edit(&file, Missing::Refuse, |text| {
             let line = line(&set, text)?;
             text.change(&set.user, &line).map_err(|error| of_user(&set.user, error))
         }),
         Command::Delete { user } => {
-            change(&file, Missing::Refuse, |text| text.delete(&user).map_err(|error| of_user(&user, error)))
+            edit(&file, Missing::Refuse, |text| text.delete(&user).map_err(|error| of_user(&user, error)))
         }
         Command::List => list(&file),
         Command::Verify { user, stdin } => verify(&file, &user, Origin::of_flag(stdin)),
@@ -104,12 +101,6 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
         complain(format_args!("{}: {why}", file.display()));
         FAILURE.into()
     })
-}
-
-/// What becomes of a file that does not exist.
-enum Missing {
-    Make,
-    Refuse,
 }
 
 /// Where a password comes from.
@@ -129,25 +120,13 @@ fn of_user(user: &str, error: impl std::fmt::Display) -> String {
     format!("user {user:?}: {error}")
 }
 
-/// Changes a file.
-fn change(
+/// Changes the file.
+fn edit(
     path: &Path,
     missing: Missing,
     edit: impl FnOnce(&mut Text) -> Result<(), String>,
 ) -> Result<ExitCode, String> {
-    // The file that a link names is changed, not the link.
-    let real = match (fs::canonicalize(path), missing) {
-        (Ok(real), _) => Some(real),
-        (Err(error), Missing::Make) if error.kind() == io::ErrorKind::NotFound => None,
-        (Err(error), _) => return Err(error.to_string()),
-    };
-    let text = match &real {
-        Some(real) => file::read(real).map_err(|error| error.why)?,
-        None => String::new(),
-    };
-    let mut text = Text::new(text);
-    edit(&mut text)?;
-    replace(real.as_deref().unwrap_or(path), text.as_str()).map_err(|error| error.to_string())?;
+    change(path, missing, edit)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -162,16 +141,8 @@ fn line(set: &Set, text: &mut Text) -> Result<String, String> {
         ));
     }
     let password = new_password(Origin::of_flag(set.stdin))?;
-    let hash = PasswordHash::create(password.as_bytes())?;
-    if set.no_scram {
-        return Ok(file::line(user, &hash, None));
-    }
-    let iterations = NonZeroU32::new(set.scram_iterations).ok_or("no iterations")?;
-    let keys = ScramKeys::create(&password, iterations)?;
-    let mut secret = [0; 32];
-    SystemRandom::new().fill(&mut secret).map_err(|_| "the system gives no random numbers")?;
-    text.add_salt_secret(&secret);
-    Ok(file::line(user, &hash, Some(&keys)))
+    let iterations = NonZeroU32::new(set.scram_iterations).filter(|_| !set.no_scram);
+    new_line(text, user, &password, iterations)
 }
 
 fn list(path: &Path) -> Result<ExitCode, String> {
@@ -255,38 +226,4 @@ impl Drop for Silence {
         // A terminal that has gone shows nothing any more.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
-}
-
-/// Writes a file so that there is the old one or the new one whatever happens. The new one has the mode and the
-/// owner of the old one: the broker may be another user than who changes passwords.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let name = path.file_name().ok_or_else(|| io::Error::other("it is no file"))?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = name.to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = directory.join(temporary);
-    let written = write_beside(path, &temporary, text).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // What is wrong is told already.
-        let _ = fs::remove_file(&temporary);
-    }
-    written?;
-    File::open(directory)?.sync_all()
-}
-
-fn write_beside(path: &Path, temporary: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
-    file.write_all(text.as_bytes())?;
-    match fs::metadata(path) {
-        Ok(old) => {
-            let new = file.metadata()?;
-            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
-                fchown(&file, Some(old.uid()), Some(old.gid()))?;
-            }
-            file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    file.sync_all()
 }

@@ -18,7 +18,7 @@ use tracing_subscriber::{EnvFilter, fmt, reload};
 use super::{EXAMPLES, FAILURE, Settings, USAGE, complain, watch::Watch};
 use crate::{
     Broker,
-    config::{Config, Log, LogFormat},
+    config::{Config, Loaded, Log, LogFormat},
     server::Reloading,
     store::is_guarded,
 };
@@ -54,14 +54,11 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
     }
     raise_descriptor_limit(&loaded.config);
     let reloading = Reloading {
-        load: Box::new(move || match Config::load(&sources) {
-            Ok(loaded) => Ok(loaded.config),
-            Err(errors) => Err(errors.to_string()),
-        }),
+        load: Box::new(move || Config::load(&sources).map_err(|errors| errors.to_string())),
         set_log_filter: set_filter,
     };
     let watched = Watch::of(loaded.file.as_deref(), &loaded.config);
-    run(loaded.config, reloading, watched)
+    run(loaded, reloading, watched)
 }
 
 /// Ends the program at any panic: half a broker would keep half of its promises. The exception is a panic that
@@ -95,7 +92,7 @@ fn raise_descriptor_limit(config: &Config) {
 
 /// Serves until SIGTERM or SIGINT; a second signal does not wait for the stop to finish, nor the first one for
 /// the start.
-fn run(config: Config, reloading: Reloading, watch: Watch) -> ExitCode {
+fn run(loaded: Loaded, reloading: Reloading, watch: Watch) -> ExitCode {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -103,13 +100,13 @@ fn run(config: Config, reloading: Reloading, watch: Watch) -> ExitCode {
             return FAILURE.into();
         }
     };
-    let code = runtime.block_on(serve(config, reloading, watch));
+    let code = runtime.block_on(serve(loaded, reloading, watch));
     // A thread may still read the store: it may be stopped at any moment, as a crash may.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(config: Config, reloading: Reloading, mut watch: Watch) -> ExitCode {
+async fn serve(loaded: Loaded, reloading: Reloading, mut watch: Watch) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -125,7 +122,7 @@ async fn serve(config: Config, reloading: Reloading, mut watch: Watch) -> ExitCo
         }
     };
     let started = tokio::select! {
-        started = Broker::builder().config(config).reloading(reloading).start() => started,
+        started = Broker::builder().loaded(loaded).reloading(reloading).start() => started,
         signal = signals.next() => {
             info!(signal, "stopped before the broker had started");
             return ExitCode::SUCCESS;

@@ -83,6 +83,8 @@ pub struct Loaded {
     pub config: Config,
     /// The file that was read, if any.
     pub file: Option<PathBuf>,
+    /// Where each value was written, by its key: `default` where nobody did.
+    pub origins: BTreeMap<String, String>,
 }
 
 impl Config {
@@ -100,8 +102,8 @@ impl Config {
         }
         stack.environment(surroundings);
         stack.overrides(&sources.overrides, &surroundings.directory);
-        let config = stack.check(surroundings, &sources.overrides);
-        errors.or(Loaded { config, file })
+        let (config, origins) = stack.check(surroundings, &sources.overrides);
+        errors.or(Loaded { config, file, origins })
     }
 
     /// Checks one TOML text over the defaults; no other file, variable or flag plays a part. Relative paths
@@ -114,7 +116,7 @@ impl Config {
         let surroundings = Surroundings::of_process();
         let mut stack = Stack::new(&mut errors);
         stack.document(&Document { name: "configuration", text }, &surroundings.directory);
-        let config = stack.check(&surroundings, &Overrides::default());
+        let (config, _) = stack.check(&surroundings, &Overrides::default());
         errors.or(config)
     }
 
@@ -123,6 +125,13 @@ impl Config {
     pub fn to_toml(&self) -> String {
         toml::to_string(&RawConfig::from(self))
             .expect("paths of a checked configuration come from TOML and are UTF-8")
+    }
+}
+
+impl From<Config> for Loaded {
+    /// A configuration that nobody wrote.
+    fn from(config: Config) -> Self {
+        Loaded { config, file: None, origins: BTreeMap::new() }
     }
 }
 
@@ -280,7 +289,7 @@ impl<'a> Stack<'a> {
     }
 
     /// Merges the layers and checks the sum. The result counts only if nothing was wrong.
-    fn check(self, surroundings: &Surroundings, overrides: &Overrides) -> Config {
+    fn check(self, surroundings: &Surroundings, overrides: &Overrides) -> (Config, BTreeMap<String, String>) {
         let Self { merger, errors } = self;
         let merged = merger.build().map(|merged| merged.cache);
         let raw = merged.and_then(|merged| {
@@ -298,7 +307,32 @@ impl<'a> Stack<'a> {
             let allow = |listener: &mut RawListener| listener.allow_anonymous = Some(true);
             raw.listeners.iter_mut().for_each(allow);
         }
-        Checker { merged: &merged, errors }.config(raw, default_shards(), surroundings.data_dir())
+        let config =
+            Checker { merged: &merged, errors }.config(raw, default_shards(), surroundings.data_dir());
+        let mut origins = BTreeMap::new();
+        collect_origins("", &merged, &mut origins);
+        (config, origins)
+    }
+}
+
+/// Where all values were written, by their keys.
+fn collect_origins(key: &str, value: &Value, found: &mut BTreeMap<String, String>) {
+    match &value.kind {
+        ValueKind::Table(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                collect_origins(&key, value, found);
+            }
+        }
+        ValueKind::Array(values) if values.iter().any(|value| matches!(value.kind, ValueKind::Table(_))) => {
+            for (index, value) in values.iter().enumerate() {
+                collect_origins(&format!("{key}[{index}]"), value, found);
+            }
+        }
+        _ => {
+            let origin = value.origin().filter(|origin| !origin.starts_with("defaults"));
+            found.insert(key.to_owned(), origin.unwrap_or("default").to_owned());
+        }
     }
 }
 

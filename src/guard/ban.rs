@@ -2,7 +2,8 @@
 
 use std::{
     collections::HashMap,
-    fmt,
+    fmt, fs,
+    io::{self, Write},
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -131,6 +132,21 @@ impl Bans {
         });
         let document = Document { bans: entries.collect() };
         toml::to_string(&document).unwrap_or_default()
+    }
+
+    /// Replaces the file: a broker that reads it meanwhile sees the old one or the new one.
+    ///
+    /// # Errors
+    /// [`BanFileError`]; the old one is there then.
+    pub fn save(file: &Path, bans: &[Ban]) -> Result<(), BanFileError> {
+        let fail = |error: io::Error| BanFileError { file: file.to_path_buf(), what: error.to_string() };
+        let temporary = file.with_extension("toml.new");
+        if let Some(directory) = file.parent() {
+            fs::create_dir_all(directory).map_err(fail)?;
+        }
+        let mut out = fs::File::create(&temporary).map_err(fail)?;
+        out.write_all(Bans::write(bans).as_bytes()).and_then(|()| out.sync_all()).map_err(fail)?;
+        fs::rename(&temporary, file).map_err(fail)
     }
 
     /// These bans and no others.

@@ -66,11 +66,13 @@ impl<T> Recent<T> {
     }
 
     /// The number of the last one; 0 if there was none.
+    #[cfg_attr(not(test), expect(dead_code, reason = "administration is to read it"))]
     pub(crate) fn last(&self) -> u64 {
         self.last
     }
 
     /// Those with a higher number, with their numbers, the oldest first.
+    #[cfg_attr(not(test), expect(dead_code, reason = "administration is to read it"))]
     pub(crate) fn after(&self, number: u64) -> impl DoubleEndedIterator<Item = (u64, &T)> {
         let first = self.last - self.items.len() as u64 + 1;
         let skipped = (number + 1).saturating_sub(first).min(self.items.len() as u64);
@@ -164,16 +166,19 @@ impl Insight {
     }
 
     /// What happened lately.
+    #[expect(dead_code, reason = "administration is to read it")]
     pub(crate) fn events(&self) -> MutexGuard<'_, Recent<Happening>> {
         lock(&self.events)
     }
 
     /// What became of messages that were followed.
+    #[expect(dead_code, reason = "administration is to read it")]
     pub(crate) fn steps(&self) -> MutexGuard<'_, Recent<(Timestamp, Step)>> {
         lock(&self.steps)
     }
 
     /// A number to wait by, and what to wait for.
+    #[expect(dead_code, reason = "administration is to read it")]
     pub(crate) fn ticket(&self) -> (u64, oneshot::Receiver<()>) {
         let ticket = self.last_ticket.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
@@ -182,6 +187,7 @@ impl Insight {
     }
 
     /// Nothing is waited for any more.
+    #[expect(dead_code, reason = "administration is to read it")]
     pub(crate) fn give_up(&self, ticket: u64) {
         lock(&self.tickets).remove(&ticket);
     }

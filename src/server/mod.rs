@@ -22,6 +22,7 @@ mod storage;
 mod strain;
 
 use std::{
+    collections::BTreeMap,
     io,
     path::PathBuf,
     rc::Rc,
@@ -49,7 +50,7 @@ use crate::{
     audit::Audit,
     auth::{Authenticate, Authenticator, ByListener, Chain},
     broker::{Shard, Shared, sys},
-    config::{Acl, Address, ClientIdentity, Config, Listener, Persistence, Proxies, Transport},
+    config::{Acl, Address, ClientIdentity, Config, Listener, Loaded, Persistence, Proxies, Transport},
     control::Plan,
     guard::{Bans, Guard},
     limits::{Durability, Limits},
@@ -165,6 +166,7 @@ pub struct Builder {
     authenticator: Option<Authenticator>,
     authorize: Option<Arc<dyn Authorize>>,
     reloading: Option<Reloading>,
+    origins: BTreeMap<String, String>,
 }
 
 impl Builder {
@@ -173,6 +175,13 @@ impl Builder {
     pub fn config(mut self, config: Config) -> Builder {
         self.config = config;
         self
+    }
+
+    /// Uses this configuration, and knows where each value was written.
+    #[must_use]
+    pub fn loaded(mut self, loaded: Loaded) -> Builder {
+        self.origins = loaded.origins;
+        self.config(loaded.config)
     }
 
     /// Listens on this TCP address, and on no other than those given so. Anonymous clients may connect,
@@ -241,7 +250,7 @@ impl Builder {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start(self) -> Result<Broker, StartError> {
-        let Builder { config, authenticator, authorize, reloading } = self;
+        let Builder { config, origins, authenticator, authorize, reloading } = self;
         let (authenticator, chain) = choose_authenticator(authenticator, &config)?;
         let doors = open_doors(&config)?;
         let rules = choose_rules(authorize.as_ref(), &config)?;
@@ -266,7 +275,7 @@ impl Builder {
             guard,
             audit,
             insight: Insight::default(),
-            running: Running::new(config.clone(), reloading, rules.clone(), chain.clone()),
+            running: Running::new(config.clone(), origins, reloading, rules.clone(), chain.clone()),
             commits: Arc::new(Observer::new(mailboxes.clone(), shared.clone(), failure.clone())),
             shared,
             clock,
@@ -296,20 +305,7 @@ impl Builder {
             broker.stop().await;
             return Err(error.into());
         }
-        let is_lasting = broker.common.shared.is_lasting;
-        let told = |durability: Durability| if is_lasting { durability } else { Durability::None };
-        for ((name, address), (door, _)) in broker.addresses.iter().zip(broker.doors.iter()) {
-            info!(listener = name, durability = %told(door.durability), "listening on {address}");
-        }
-        info!(
-            version = env!("CARGO_PKG_VERSION"),
-            shards = broker.threads.len(),
-            durability = %match is_lasting {
-                true => config.durability.to_string(),
-                false => "none: sessions and messages are kept in memory".to_owned(),
-            },
-            "ready"
-        );
+        broker.tell(config.durability);
         Ok(broker)
     }
 }
@@ -320,7 +316,7 @@ impl Broker {
     #[must_use]
     pub fn builder() -> Builder {
         let config = Config { persistence: Persistence::Memory, ..Config::default() };
-        Builder { config, authenticator: None, authorize: None, reloading: None }
+        Builder { config, authenticator: None, authorize: None, reloading: None, origins: BTreeMap::new() }
     }
 
     /// Names and addresses of the listeners, with the ports that they got.
@@ -417,6 +413,24 @@ impl Broker {
 }
 
 impl Broker {
+    /// Says where it listens and what it promises.
+    fn tell(&self, durability: Durability) {
+        let is_lasting = self.common.shared.is_lasting;
+        let told = |durability: Durability| if is_lasting { durability } else { Durability::None };
+        for ((name, address), (door, _)) in self.addresses.iter().zip(self.doors.iter()) {
+            info!(listener = name, durability = %told(door.durability), "listening on {address}");
+        }
+        info!(
+            version = env!("CARGO_PKG_VERSION"),
+            shards = self.threads.len(),
+            durability = %match is_lasting {
+                true => durability.to_string(),
+                false => "none: sessions and messages are kept in memory".to_owned(),
+            },
+            "ready"
+        );
+    }
+
     /// Starts the threads and waits until they listen.
     async fn start_shards(&mut self, shards: Vec<Shard>) -> io::Result<()> {
         let mut ready = Vec::with_capacity(shards.len());

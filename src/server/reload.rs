@@ -2,7 +2,7 @@
 //! that has a fault changes nothing.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -18,7 +18,7 @@ use crate::{
     audit::Record,
     auth::Chain,
     broker::{Outputs, Shard},
-    config::{Auth, Change, Config, Effect, changes},
+    config::{Auth, Change, Config, Effect, Loaded, changes},
     control::Plan,
     guard::Bans,
     limits::Limits,
@@ -30,15 +30,17 @@ use super::{Common, mailbox::Mail};
 /// How a program reads its configuration again.
 pub struct Reloading {
     /// Reads it.
-    pub load: Box<dyn Fn() -> Result<Config, String> + Send + Sync>,
+    pub load: Box<dyn Fn() -> Result<Loaded, String> + Send + Sync>,
     /// Takes a new `log.filter`.
     pub set_log_filter: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 /// What a broker runs with now, and where to read what it is to run with.
-pub(super) struct Running {
+pub(crate) struct Running {
     /// Its live keys are those of now, the others those of the start.
     config: Mutex<Config>,
+    /// Where its values were written, as far as that is known.
+    origins: Mutex<BTreeMap<String, String>>,
     /// Of this, what is asked often.
     memory_bytes_max: AtomicUsize,
     reloading: Option<Reloading>,
@@ -75,12 +77,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 impl Running {
     pub(super) fn new(
         config: Config,
+        origins: BTreeMap<String, String>,
         reloading: Option<Reloading>,
         rules: Option<Arc<Rules>>,
         chain: Option<Arc<Chain>>,
     ) -> Running {
         let memory_bytes_max = AtomicUsize::new(config.memory_bytes_max);
-        Running { config: Mutex::new(config), memory_bytes_max, reloading, rules, chain }
+        let (config, origins) = (Mutex::new(config), Mutex::new(origins));
+        Running { config, origins, memory_bytes_max, reloading, rules, chain }
     }
 
     /// The budget of memory in bytes; zero is none.
@@ -88,7 +92,13 @@ impl Running {
         self.memory_bytes_max.load(Ordering::Relaxed)
     }
 
-    fn config(&self) -> MutexGuard<'_, Config> {
+    /// Where the values were written, by their keys.
+    pub(crate) fn lock_origins(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.origins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The configuration as it is now.
+    pub(crate) fn config(&self) -> MutexGuard<'_, Config> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -154,7 +164,11 @@ impl Common {
         let Some(Reloading { load, .. }) = &self.running.reloading else {
             return Err("this broker has no configuration to read again".into());
         };
-        let result = load().and_then(|config| self.take_over(&config));
+        let result = load().and_then(|loaded| {
+            let plan = self.take_over(&loaded.config)?;
+            *self.running.lock_origins() = loaded.origins;
+            Ok(plan)
+        });
         let now = self.clock.now();
         match &result {
             Ok(plan) => {

@@ -126,7 +126,7 @@ impl Driver {
                 let id = self.sequence.next().get();
                 let shard = (id % u64::from(SHARDS)) as u16;
                 let handle = Arc::new(SessionHandle::new(shard, 1, id, format!("client {id}").into()));
-                handle.set_owner((id % 2 == 0).then(|| format!("user {id}").into()).as_ref());
+                handle.set_owner(id.is_multiple_of(2).then(|| format!("user {id}").into()).as_ref());
                 self.put(group, handle, 0);
             }
             return;

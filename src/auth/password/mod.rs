@@ -6,6 +6,7 @@ mod checks;
 pub(crate) mod edit;
 pub mod file;
 pub mod hash;
+pub(crate) mod rewrite;
 mod successes;
 
 use std::{path::Path, sync::Arc};

@@ -133,7 +133,9 @@ fn shorten<E: de::Error>(error: &toml::de::Error) -> E {
 
 impl Default for RawAuth {
     fn default() -> Self {
-        Self { chain: None, ..RawAuth::from(&Auth::default()) }
+        let mut raw = Self::from(&Auth::default());
+        raw.chain = None;
+        raw
     }
 }
 
