@@ -19,6 +19,7 @@ mod reload;
 mod serve;
 mod store;
 mod subscribe;
+mod systemd;
 mod watch;
 
 use std::{
