@@ -12,6 +12,8 @@ mod check;
 mod client;
 mod completions;
 mod format;
+mod health;
+mod man;
 mod passwd;
 mod place;
 mod publish;
@@ -105,8 +107,13 @@ enum Command {
     Store(store::Arguments),
     /// Try, test and check access rules
     Acl(acl::Arguments),
+    /// Ask a broker over HTTP whether it is ready
+    Health(health::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
+    /// Write manual pages
+    #[command(hide = true)]
+    Man(man::Arguments),
 }
 
 /// Flags over the configuration; they have the same meaning wherever they stand.
@@ -188,7 +195,9 @@ pub fn main() -> ExitCode {
         Command::Restore(arguments) => backup::restore_main(arguments),
         Command::Store(arguments) => store::main(arguments),
         Command::Acl(arguments) => acl::main(arguments),
+        Command::Health(arguments) => health::main(&arguments),
         Command::Completions(arguments) => completions::main(&arguments),
+        Command::Man(arguments) => man::main(&arguments),
     }
 }
 
