@@ -11,6 +11,7 @@ mod certs;
 mod check;
 mod client;
 mod completions;
+mod doctor;
 mod format;
 mod health;
 mod man;
@@ -67,6 +68,7 @@ Examples:
   dunlin -c dunlin.toml --set limits.packet_bytes_max='1 MiB'
                                                Serve as a file says, but for one key
   dunlin check dunlin.toml                     Check a file, print the effective configuration
+  dunlin doctor dunlin.toml                    Look for what is wrong with this machine
   dunlin certs certs                           Make certificates for development
   dunlin passwd passwords add anna             Add a user for --password-file
   dunlin sub -t 'sensors/#' -v                 Print messages with their topics
@@ -85,6 +87,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Check a configuration and print what results, as TOML
     Check(check::Arguments),
+    /// Look for what is wrong with this machine and configuration, and say what to do
+    Doctor(doctor::Arguments),
     /// Make a certificate authority, a server and a client certificate for development
     Certs(certs::Arguments),
     /// Add, change and check users of a password file
@@ -184,6 +188,7 @@ pub fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(arguments) => serve::main(arguments),
         Command::Check(arguments) => check::main(arguments),
+        Command::Doctor(arguments) => doctor::main(arguments),
         Command::Certs(arguments) => certs::main(&arguments),
         Command::Passwd(arguments) => passwd::main(arguments),
         Command::Pub(arguments) => publish::main(arguments),
