@@ -405,6 +405,7 @@ fn a_passed_socket_without_use_is_named() {
 
 /// Nothing is told, and nothing fails, where there is no service manager.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the log is looked at until a deadline")]
 fn a_manager_that_is_gone_is_no_reason_not_to_serve() {
     let manager = Manager::new(&Place::File);
     manager.write(ONE_LISTENER);

@@ -44,7 +44,7 @@ pub(super) fn look(report: &mut Report, config: &Config) {
     let Some(existing) = path.ancestors().take(2).find(|path| path.is_dir()) else { return };
     look_at_room(report, existing);
     match flushes(existing) {
-        Ok(times) => look_at_flushes(report, times),
+        Ok(times) => look_at_flushes(report, &times),
         Err(error) => report.problem(
             "disk",
             format!("nothing can be written in {}: {error}", existing.display()),
@@ -98,7 +98,7 @@ fn flushes(directory: &Path) -> io::Result<Vec<Duration>> {
     Ok(times)
 }
 
-fn look_at_flushes(report: &mut Report, times: Vec<Duration>) {
+fn look_at_flushes(report: &mut Report, times: &[Duration]) {
     let at = |percent: usize| times[(times.len() - 1) * percent / 100];
     let (median, slow) = (at(50), at(99));
     let what = format!(

@@ -156,7 +156,7 @@ fn look_at_memory(report: &mut Report, config: &Config) {
     let budget = config.memory_bytes_max as u64;
     let what = format!("{} of {} are available", megabytes(available.min(total)), megabytes(total));
     if budget > total {
-        let advice = format!("lower guard.memory_bytes_max to at most {} MiB", total * 3 / 4 >> 20);
+        let advice = format!("lower guard.memory_bytes_max to at most {} MiB", (total / 4 * 3) >> 20);
         report.warn(
             CHECK,
             format!("{what}, and guard.memory_bytes_max allows {}", megabytes(budget)),
@@ -167,7 +167,7 @@ fn look_at_memory(report: &mut Report, config: &Config) {
     } else if budget == 0 && total < machine {
         let advice = format!(
             "set guard.memory_bytes_max = \"{} MiB\", so that the broker refuses instead of being killed",
-            total * 3 / 4 >> 20
+            (total / 4 * 3) >> 20
         );
         report.warn(
             CHECK,
