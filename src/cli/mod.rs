@@ -11,7 +11,10 @@ mod certs;
 mod check;
 mod client;
 mod completions;
+mod doctor;
 mod format;
+mod health;
+mod man;
 mod passwd;
 mod place;
 mod publish;
@@ -19,6 +22,7 @@ mod reload;
 mod serve;
 mod store;
 mod subscribe;
+mod systemd;
 mod watch;
 
 use std::{
@@ -64,6 +68,7 @@ Examples:
   dunlin -c dunlin.toml --set limits.packet_bytes_max='1 MiB'
                                                Serve as a file says, but for one key
   dunlin check dunlin.toml                     Check a file, print the effective configuration
+  dunlin doctor dunlin.toml                    Look for what is wrong with this machine
   dunlin certs certs                           Make certificates for development
   dunlin passwd passwords add anna             Add a user for --password-file
   dunlin sub -t 'sensors/#' -v                 Print messages with their topics
@@ -82,6 +87,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Check a configuration and print what results, as TOML
     Check(check::Arguments),
+    /// Look for what is wrong with this machine and configuration, and say what to do
+    Doctor(doctor::Arguments),
     /// Make a certificate authority, a server and a client certificate for development
     Certs(certs::Arguments),
     /// Add, change and check users of a password file
@@ -104,8 +111,13 @@ enum Command {
     Store(store::Arguments),
     /// Try, test and check access rules
     Acl(acl::Arguments),
+    /// Ask a broker over HTTP whether it is ready
+    Health(health::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
+    /// Write manual pages
+    #[command(hide = true)]
+    Man(man::Arguments),
 }
 
 /// Flags over the configuration; they have the same meaning wherever they stand.
@@ -176,6 +188,7 @@ pub fn main() -> ExitCode {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(arguments) => serve::main(arguments),
         Command::Check(arguments) => check::main(arguments),
+        Command::Doctor(arguments) => doctor::main(arguments),
         Command::Certs(arguments) => certs::main(&arguments),
         Command::Passwd(arguments) => passwd::main(arguments),
         Command::Pub(arguments) => publish::main(arguments),
@@ -187,7 +200,9 @@ pub fn main() -> ExitCode {
         Command::Restore(arguments) => backup::restore_main(arguments),
         Command::Store(arguments) => store::main(arguments),
         Command::Acl(arguments) => acl::main(arguments),
+        Command::Health(arguments) => health::main(&arguments),
         Command::Completions(arguments) => completions::main(&arguments),
+        Command::Man(arguments) => man::main(&arguments),
     }
 }
 

@@ -15,10 +15,11 @@ use tracing::{debug, error, info, warn};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, fmt, reload};
 
-use super::{EXAMPLES, FAILURE, Settings, USAGE, complain, watch::Watch};
+use super::{EXAMPLES, FAILURE, Settings, USAGE, complain, systemd::ServiceManager, watch::Watch};
 use crate::{
-    Broker,
-    config::{Config, Loaded, Log, LogFormat},
+    Broker, Builder,
+    config::{Config, Log, LogFormat},
+    net::PassedSockets,
     server::Reloading,
     store::is_guarded,
 };
@@ -39,6 +40,14 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    // Before there is another thread, for it clears the environment of what it has taken.
+    let passed = match PassedSockets::of_environment() {
+        Ok(passed) => passed,
+        Err(error) => {
+            complain(error);
+            return FAILURE.into();
+        }
+    };
     // Dropped last: it writes what is left.
     let (_log, set_filter) = match start_log(&loaded.config.log) {
         Ok(started) => started,
@@ -58,7 +67,8 @@ pub(super) fn main(arguments: Arguments) -> ExitCode {
         set_log_filter: set_filter,
     };
     let watched = Watch::of(loaded.file.as_deref(), &loaded.config);
-    run(loaded, reloading, watched)
+    let builder = Broker::builder().loaded(loaded).reloading(reloading).sockets(passed);
+    run(builder, watched)
 }
 
 /// Ends the program at any panic: half a broker would keep half of its promises. The exception is a panic that
@@ -92,7 +102,7 @@ fn raise_descriptor_limit(config: &Config) {
 
 /// Serves until SIGTERM or SIGINT; a second signal does not wait for the stop to finish, nor the first one for
 /// the start.
-fn run(loaded: Loaded, reloading: Reloading, watch: Watch) -> ExitCode {
+fn run(builder: Builder, watch: Watch) -> ExitCode {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -100,13 +110,13 @@ fn run(loaded: Loaded, reloading: Reloading, watch: Watch) -> ExitCode {
             return FAILURE.into();
         }
     };
-    let code = runtime.block_on(serve(loaded, reloading, watch));
+    let code = runtime.block_on(serve(builder, watch));
     // A thread may still read the store: it may be stopped at any moment, as a crash may.
     runtime.shutdown_background();
     code
 }
 
-async fn serve(loaded: Loaded, reloading: Reloading, mut watch: Watch) -> ExitCode {
+async fn serve(builder: Builder, mut watch: Watch) -> ExitCode {
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -121,8 +131,10 @@ async fn serve(loaded: Loaded, reloading: Reloading, mut watch: Watch) -> ExitCo
             return FAILURE.into();
         }
     };
+    let manager = ServiceManager::of_environment();
+    manager.status("starting: reading what is stored");
     let started = tokio::select! {
-        started = Broker::builder().loaded(loaded).reloading(reloading).start() => started,
+        started = builder.start() => started,
         signal = signals.next() => {
             info!(signal, "stopped before the broker had started");
             return ExitCode::SUCCESS;
@@ -132,19 +144,24 @@ async fn serve(loaded: Loaded, reloading: Reloading, mut watch: Watch) -> ExitCo
         Ok(broker) => broker,
         Err(error) => {
             error!("{error}");
+            manager.status(&format!("not started: {error}"));
             return FAILURE.into();
         }
     };
+    manager.ready(&serving(&broker));
     let signal = tokio::select! {
         signal = signals.next() => signal,
-        () = keep_reloading(&broker, &mut hangup, &mut watch) => "",
+        () = keep_reloading(&broker, &mut hangup, &mut watch, &manager) => "",
+        () = manager.keep_watchdog(async || broker.pulse().await) => "",
         reason = broker.failed() => {
             error!("stopping, since nothing can be stored: {reason}");
+            manager.stopping(&format!("stopping, since nothing can be stored: {reason}"));
             broker.stop().await;
             return FAILURE.into();
         }
     };
     info!(signal, "stopping");
+    manager.stopping("stopping: connections get what is for them");
     tokio::select! {
         () = broker.stop() => {
             info!("stopped");
@@ -158,15 +175,30 @@ async fn serve(loaded: Loaded, reloading: Reloading, mut watch: Watch) -> ExitCo
 }
 
 /// Reads the configuration again whenever SIGHUP comes or one of its files changes. It does not end.
-async fn keep_reloading(broker: &Broker, hangup: &mut unix::Signal, watch: &mut Watch) {
+async fn keep_reloading(
+    broker: &Broker,
+    hangup: &mut unix::Signal,
+    watch: &mut Watch,
+    manager: &ServiceManager,
+) {
     loop {
         tokio::select! {
             _ = hangup.recv() => info!("SIGHUP: reading the configuration again"),
             file = watch.changed() => info!(file = %file.display(), "a file has changed: reading the configuration again"),
         }
-        // What came of it is in the log.
-        let _ = broker.reload().await;
+        manager.reloading();
+        // What came of it is in the log too.
+        match broker.reload().await {
+            Ok(_) => manager.ready(&serving(broker)),
+            Err(error) => manager.ready(&format!("{}; not reloaded: {error}", serving(broker))),
+        }
     }
+}
+
+/// What is said of a broker that works.
+fn serving(broker: &Broker) -> String {
+    let addresses: Vec<String> = broker.addresses().iter().map(|(_, address)| address.to_string()).collect();
+    format!("serving on {}", addresses.join(", "))
 }
 
 /// The signals that end the broker.

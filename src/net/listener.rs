@@ -7,11 +7,14 @@ use std::{
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, SockAddr, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, TcpKeepalive, Type};
 
 use crate::config::{Address, Listener};
 
-use super::socket::{Peer, Socket};
+use super::{
+    passed::{Passed, PassedSocket},
+    socket::{Peer, Socket},
+};
 
 /// Connections that the system may complete before we accept them.
 const BACKLOG_CONNECTIONS: i32 = 1024;
@@ -38,8 +41,8 @@ enum Listening {
     #[cfg(unix)]
     Unix {
         listener: std::os::unix::net::UnixListener,
-        /// Held to be dropped.
-        _file: SocketFile,
+        /// Held to be dropped; of a socket that was passed to us, the file is another's.
+        _file: Option<SocketFile>,
     },
 }
 
@@ -85,6 +88,25 @@ impl BoundListener {
                 cause: refusal.cause,
             }),
         }
+    }
+
+    /// Listens on a socket that was passed to the process, in place of binding one.
+    ///
+    /// # Errors
+    /// When the system refuses its options.
+    pub fn adopt(listener: &Listener, passed: PassedSocket) -> io::Result<Self> {
+        let socket = match passed.socket {
+            Passed::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                SockRef::from(&listener).set_tcp_keepalive(&keep_alive())?;
+                Listening::Tcp(listener)
+            }
+            Passed::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Listening::Unix { listener, _file: None }
+            }
+        };
+        Ok(Self { name: listener.name.clone(), socket, address: passed.address })
     }
 
     /// The name in the configuration.
@@ -197,16 +219,18 @@ fn bind_tcp(address: SocketAddr) -> Result<(Listening, LocalAddress), Refusal> {
     socket.set_reuse_address(true)?;
     // IPV6_V6ONLY stays as the system has it, which makes [::] take IPv4 too on most; for any other address it
     // decides nothing.
-    // Accepted sockets inherit it.
-    let keep_alive =
-        TcpKeepalive::new().with_time(TCP_KEEP_ALIVE_IDLE).with_interval(TCP_KEEP_ALIVE_INTERVAL);
-    socket.set_tcp_keepalive(&keep_alive)?;
+    socket.set_tcp_keepalive(&keep_alive())?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG_CONNECTIONS)?;
     let listener = std::net::TcpListener::from(socket);
     let local = LocalAddress::Tcp(listener.local_addr()?);
     Ok((Listening::Tcp(listener), local))
+}
+
+/// Of a listening socket; those that it accepts inherit it.
+fn keep_alive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(TCP_KEEP_ALIVE_IDLE).with_interval(TCP_KEEP_ALIVE_INTERVAL)
 }
 
 #[cfg(unix)]
@@ -222,7 +246,7 @@ fn bind_unix(path: &Path) -> Result<(Listening, LocalAddress), Refusal> {
         }
         result => result?,
     }
-    let file = SocketFile::of(path)?;
+    let file = Some(SocketFile::of(path)?);
     socket.listen(BACKLOG_CONNECTIONS)?;
     let listener = std::os::unix::net::UnixListener::from(socket);
     Ok((Listening::Unix { listener, _file: file }, LocalAddress::Unix(path.to_path_buf())))

@@ -8,6 +8,7 @@
 mod clock;
 mod forwarded;
 mod listener;
+mod passed;
 mod proxy;
 mod socket;
 mod stream;
@@ -16,6 +17,7 @@ mod websocket;
 
 pub use clock::Clock;
 pub use listener::{Acceptor, BindError, BindErrorKind, BoundListener, LocalAddress, is_resource_exhaustion};
+pub use passed::{PassedError, PassedSocket, PassedSockets};
 pub use proxy::{Introduction, ProxyError, ProxyTls, parse as parse_proxy_header};
 pub use socket::{Opening, Peer, Socket};
 pub use stream::{PreparedTransport, Stream, TransportKind, UpgradeError, introduce, upgrade};

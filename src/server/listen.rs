@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     audit::Record,
-    config::ClientIdentity,
+    config::{ClientIdentity, Config, Listener},
     guard::Stay,
     limits::Durability,
     net::{Acceptor, PreparedTransport, Socket, is_resource_exhaustion},
@@ -50,6 +50,33 @@ pub(crate) struct Entry {
 
 /// Time to wait when the system has no more file descriptors or memory for sockets.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+impl Door {
+    pub(super) fn new(listener: &Listener, transport: PreparedTransport) -> Door {
+        Door {
+            name: listener.name.clone(),
+            allow_anonymous: listener.allow_anonymous,
+            client_identity: listener.client_identity,
+            transport,
+            durability: listener.durability,
+            connections_max: listener.connections_max,
+            connections: AtomicUsize::new(0),
+        }
+    }
+
+    /// The door of clients in this process.
+    pub(super) fn local(config: &Config) -> Door {
+        Door {
+            name: "in-process".into(),
+            allow_anonymous: true,
+            client_identity: ClientIdentity::None,
+            transport: PreparedTransport::plain(),
+            durability: config.durability,
+            connections_max: config.limits.connections_max,
+            connections: AtomicUsize::new(0),
+        }
+    }
+}
 
 impl Entry {
     /// Counts a connection in, if there is room for it in the broker and on its listener.

@@ -15,6 +15,7 @@ mod listen;
 mod log;
 mod mailbox;
 mod pace;
+mod pulse;
 mod reauthentication;
 mod reload;
 mod start_error;
@@ -55,8 +56,8 @@ use crate::{
     guard::{Bans, Guard},
     limits::{Durability, Limits},
     net::{
-        BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PreparedTransport, Socket, TlsError,
-        Validity,
+        BindError, BindErrorKind, BoundListener, Clock, LocalAddress, PassedSockets, PreparedTransport,
+        Socket, TlsError, Validity,
     },
     store::{Committed, LocalStore, Store},
 };
@@ -167,6 +168,7 @@ pub struct Builder {
     authorize: Option<Arc<dyn Authorize>>,
     reloading: Option<Reloading>,
     origins: BTreeMap<String, String>,
+    passed: PassedSockets,
 }
 
 impl Builder {
@@ -245,14 +247,21 @@ impl Builder {
         self
     }
 
+    /// Listens on these sockets, which a service manager has opened, where they belong to a listener.
+    #[must_use]
+    pub fn sockets(mut self, passed: PassedSockets) -> Builder {
+        self.passed = passed;
+        self
+    }
+
     /// Starts the broker: when this returns, its listeners listen.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start(self) -> Result<Broker, StartError> {
-        let Builder { config, origins, authenticator, authorize, reloading } = self;
+        let Builder { config, origins, authenticator, authorize, reloading, passed } = self;
         let (authenticator, chain) = choose_authenticator(authenticator, &config)?;
-        let doors = open_doors(&config)?;
+        let doors = open_doors(&config, passed)?;
         let rules = choose_rules(authorize.as_ref(), &config)?;
         let authorize = authorize.or_else(|| rules.clone().map(|rules| rules as Arc<dyn Authorize>));
         let clock = Clock::start();
@@ -316,7 +325,14 @@ impl Broker {
     #[must_use]
     pub fn builder() -> Builder {
         let config = Config { persistence: Persistence::Memory, ..Config::default() };
-        Builder { config, authenticator: None, authorize: None, reloading: None, origins: BTreeMap::new() }
+        Builder {
+            config,
+            authenticator: None,
+            authorize: None,
+            reloading: None,
+            origins: BTreeMap::new(),
+            passed: PassedSockets::default(),
+        }
     }
 
     /// Names and addresses of the listeners, with the ports that they got.
@@ -467,33 +483,6 @@ impl Drop for Broker {
 /// Time that a shard has beyond its own limit to end its thread.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-impl Door {
-    fn new(listener: &Listener, transport: PreparedTransport) -> Door {
-        Door {
-            name: listener.name.clone(),
-            allow_anonymous: listener.allow_anonymous,
-            client_identity: listener.client_identity,
-            transport,
-            durability: listener.durability,
-            connections_max: listener.connections_max,
-            connections: AtomicUsize::new(0),
-        }
-    }
-
-    /// The door of clients in this process.
-    fn local(config: &Config) -> Door {
-        Door {
-            name: "in-process".into(),
-            allow_anonymous: true,
-            client_identity: ClientIdentity::None,
-            transport: PreparedTransport::plain(),
-            durability: config.durability,
-            connections_max: config.limits.connections_max,
-            connections: AtomicUsize::new(0),
-        }
-    }
-}
-
 fn random_seed(random: &dyn SecureRandom) -> io::Result<u64> {
     let mut seed = [0; 8];
     random.fill(&mut seed).map_err(|_| io::Error::other("no random numbers"))?;
@@ -534,17 +523,22 @@ fn choose_authenticator(
 
 /// Opens the listeners. One on an address that this machine does not have, as `[::1]` where there is no
 /// IPv6, is left out with a warning if another is open.
-fn open_doors(config: &Config) -> Result<Vec<(Arc<Door>, BoundListener)>, StartError> {
+fn open_doors(config: &Config, passed: PassedSockets) -> Result<Vec<(Arc<Door>, BoundListener)>, StartError> {
     let prepare = |listener: &Listener| {
         PreparedTransport::of(listener)
             .map_err(|error| StartError::Tls { listener: listener.name.clone(), error })
     };
     // All certificates before any address: what is wrong with a file is told also while another broker runs.
     let transports = config.listeners.iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
+    let passed = passed.assign(&config.listeners).map_err(StartError::Passed)?;
     let mut doors = Vec::with_capacity(transports.len());
     let mut left_out = None;
-    for (listener, transport) in config.listeners.iter().zip(transports) {
-        match BoundListener::bind(listener) {
+    for ((listener, transport), passed) in config.listeners.iter().zip(transports).zip(passed) {
+        let bound = match passed {
+            Some(socket) => Ok(BoundListener::adopt(listener, socket)?),
+            None => BoundListener::bind(listener),
+        };
+        match bound {
             Ok(bound) => doors.push((Arc::new(Door::new(listener, transport)), bound)),
             Err(error) if is_unavailable(&error) => {
                 warn!("{error}");

@@ -6,7 +6,7 @@ use crate::{
     acl::PolicyErrors,
     auth::OpenError,
     guard::BanFileError,
-    net::{BindError, TlsError},
+    net::{BindError, PassedError, TlsError},
 };
 
 use super::StoreError;
@@ -16,6 +16,8 @@ use super::StoreError;
 pub enum StartError {
     /// A listener cannot listen.
     Bind(BindError),
+    /// A socket of the service manager has no use.
+    Passed(PassedError),
     /// The certificates of a listener cannot be used.
     Tls {
         /// The listener.
@@ -41,6 +43,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Bind(error) => error.fmt(f),
+            StartError::Passed(error) => error.fmt(f),
             StartError::Tls { listener, error } => write!(f, "listener '{listener}': {error}"),
             StartError::Bans(error) => error.fmt(f),
             StartError::Acl(errors) => errors.fmt(f),
