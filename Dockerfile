@@ -57,10 +57,10 @@ EXPOSE 1883 8883 8083
 #   docker run -p 127.0.0.1:1883:1883 dunlin serve --listen 0.0.0.0:1883 --allow-anonymous
 # The root file system may be read-only: nothing is written but the volume.
 #
-# The health check asks the HTTP interface of the broker, on the loopback of the container. A configuration that turns
-# it off or moves it needs `--health-cmd` with another --url, or `--no-healthcheck`.
+# The health check connects on 127.0.0.1:1883. A configuration without a plain listener that is reached there
+# needs `--health-cmd` with options of its own, or `--no-healthcheck`.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["/usr/local/bin/dunlin", "health"]
+    CMD ["/usr/local/bin/dunlin", "sub", "-h", "127.0.0.1", "-p", "1883", "-t", "$SYS/broker/version", "-C", "1", "-W", "3"]
 
 # SIGTERM, which is the default, drains connections and ends with code 0.
 ENTRYPOINT ["/usr/local/bin/dunlin"]

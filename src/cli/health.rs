@@ -18,9 +18,8 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 0 if the answer is 200, else 1 and the reason.\n\n\
 Examples:
-  dunlin health                                Is the broker of this machine ready for clients?
-  dunlin health --url http://127.0.0.1:18830/livez
-                                               Does it work at all?")]
+  dunlin health --url http://127.0.0.1:18830/readyz
+                                               Does the service at this URL answer with 200?")]
 pub(super) struct Arguments {
     /// What is asked: an http or https URL
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:18830/readyz")]
