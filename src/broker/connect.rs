@@ -201,9 +201,9 @@ impl Shard {
         Ok(id)
     }
 
-    /// Whether the session is the user's. To resume it would show what is for another user, to discard it would lose
+    /// Whether the session is the user's. Who becomes another user on the same connection has proved to be both. To resume it would show what is for another user, to discard it would lose
     /// that, and to take its connection over would cut the other off.
-    pub(super) fn check_owner(&self, known: Option<u32>, principal: &Principal) -> Result<(), Refusal> {
+    fn check_owner(&self, known: Option<u32>, principal: &Principal) -> Result<(), Refusal> {
         let owner = known.and_then(|slot| self.sessions[slot as usize].handle.owner());
         if self.shared.bind_sessions && owner.is_some() && owner != principal.user.as_ref() {
             return Err(Refusal::new(ReasonCode::NotAuthorized, OF_ANOTHER_USER));

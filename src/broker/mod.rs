@@ -235,10 +235,6 @@ impl Shard {
     /// A client has authenticated anew: what it may do is decided for who it is now.
     pub fn set_principal(&mut self, now: Timestamp, id: LinkId, principal: Principal, out: &mut Outputs) {
         let Some(slot) = self.session_of(id) else { return };
-        if self.check_owner(Some(slot), &principal).is_err() {
-            let cause = Cause::AuthenticationFailed(ReasonCode::NotAuthorized);
-            return self.disconnect(now, id, cause, out);
-        }
         if let Some(link) = self.link_mut(id) {
             link.settings.principal = principal;
             self.bind_principal(id, slot);

@@ -251,9 +251,14 @@ fn sessions_are_for_anybody_where_they_are_not_bound() {
 }
 
 #[test]
-fn who_becomes_somebody_else_loses_the_connection() {
+fn who_becomes_somebody_else_keeps_the_connection_and_not_the_session() {
     let world = World::with(1, |_| ());
-    let client = world.connect(of(Some("ann"), Setup::v5("shared")));
+    let durable = |user| of(user, Setup::durable(Version::V5, "shared").resuming());
+    let client = world.connect(durable(Some("ann")));
     client.become_user("bob");
-    client.expect_closed(ReasonCode::NotAuthorized);
+    client.ping();
+    assert_eq!(client.recv(), Some(Got::PingResp));
+    client.drop_link();
+    assert!(matches!(world.send_connect(durable(Some("bob"))).recv(), Some(Got::ConnAck { code: 0x87, .. })));
+    assert!(world.connect_and(durable(Some("ann"))).1);
 }

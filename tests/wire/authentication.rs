@@ -240,7 +240,9 @@ async fn enhanced_authentication_takes_as_many_rounds_as_it_needs() {
         at_once.send(&with_method(&client_id, "toy", Some(b"open"))).await;
         expect_accepted(&mut at_once, Some(b"welcome")).await;
         let mut without_data = server.open(Version::V5).await;
-        without_data.send(&with_method(&client_id, "toy", Some(b"meagre"))).await;
+        // Another user: the first client's session is not for it.
+        let other_id = format!("{client_id}-meagre");
+        without_data.send(&with_method(&other_id, "toy", Some(b"meagre"))).await;
         expect_accepted(&mut without_data, None).await;
         let mut peer = server.open(Version::V5).await;
         peer.send(&with_method(&client_id, "toy", Some(&[3]))).await;
